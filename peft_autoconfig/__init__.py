@@ -1,0 +1,1 @@
+"""Finds small, good PEFT configurations. Importing it registers our methods with PEFT."""

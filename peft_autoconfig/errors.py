@@ -1,0 +1,44 @@
+"""The errors of `peft_autoconfig`; each says what was expected, what came and what to do.
+
+    AutoConfigError
+    ├── ConfigError (ValueError)        a configuration, space or option that cannot be
+    ├── PlacementError (ValueError)     a model without the place that a configuration asks for
+    ├── TaskError (ValueError)          data, columns, labels or splits that do not fit the task
+    ├── RunError (RuntimeError)         a run folder that is unusable, foreign or of another search
+    └── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked of it
+
+Imports nothing; imported by everything.
+"""
+
+__all__ = [
+    "AutoConfigError",
+    "ConfigError",
+    "PlacementError",
+    "RunError",
+    "SearchError",
+    "TaskError",
+]
+
+
+class AutoConfigError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(AutoConfigError, ValueError):
+    """A configuration, search space or option is impossible."""
+
+
+class PlacementError(AutoConfigError, ValueError):
+    """A model has no place for what a configuration asks for."""
+
+
+class TaskError(AutoConfigError, ValueError):
+    """A data set, column, label or split does not fit the task."""
+
+
+class RunError(AutoConfigError, RuntimeError):
+    """A run folder is unusable, damaged, or belongs to another search."""
+
+
+class SearchError(AutoConfigError, RuntimeError):
+    """A search cannot start, go on, or give what was asked of it."""
