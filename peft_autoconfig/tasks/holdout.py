@@ -1,0 +1,116 @@
+"""What is held out of a training set, and how it is made smaller: by seed alone, by class share.
+
+Rows with one key (the same text, or the choices of one question) always stay on one side, so that
+no text that trials are compared on has been trained on.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+
+from ..errors import TaskError
+from .task import Kind, Split
+
+__all__ = ["hold_out", "keep", "without"]
+
+Groups = list[list[int]]
+
+
+def hold_out(
+    split: Split, *, fraction: float, max_examples: int | None, seed: int, kind: Kind, pairs: bool
+) -> tuple[Split, Split]:
+    """Returns what stays and what is held out, the latter with the class shares of the whole.
+
+    Args:
+        split: The examples to divide.
+        fraction: Share to hold out (0, 1).
+        max_examples: Most examples to hold out, or None.
+        seed: Seed of the choice.
+        kind: A regression is divided without regard to its labels.
+        pairs: Whether rows with the same first text belong together whatever the second.
+
+    Raises:
+        TaskError: If the share is impossible, or a class has too few different texts to stand on
+            both sides.
+    """
+    if not 0 < fraction < 1:
+        raise TaskError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
+    total = round(fraction * len(split))
+    total = total if max_examples is None else min(total, max_examples)
+    strata = _strata(split, kind, pairs)
+    for label, groups in strata.items():
+        if len(groups) < 2:
+            raise TaskError(
+                f"cannot hold examples out: label {label!r} has 1 text in {len(split)} training "
+                "examples, expected at least 2 different ones; add examples of it or drop it"
+            )
+    quotas = _shares([sum(map(len, groups)) for groups in strata.values()], total)
+    held: set[int] = set()
+    for (label, groups), quota in zip(strata.items(), quotas, strict=True):
+        random.Random(f"{seed}/{label}").shuffle(groups)
+        held.update(_first(groups[:-1], quota))
+    rows = range(len(split))
+    return split.take([row for row in rows if row not in held]), split.take(sorted(held))
+
+
+def keep(split: Split, *, max_examples: int | None, seed: int, kind: Kind) -> Split:
+    """Returns at most so many examples with the class shares of the whole, one a class at least.
+
+    A smaller choice with the same seed is contained in a larger one, up to rounding.
+
+    Raises:
+        TaskError: If not every class gets an example.
+    """
+    if max_examples is None or max_examples >= len(split):
+        return split
+    strata = _strata(split, kind, pairs=False, unique=False)
+    if max_examples < len(strata):
+        raise TaskError(
+            f"max_train_examples must be at least {len(strata)}, one a class, got {max_examples}"
+        )
+    counts = _shares([len(groups) for groups in strata.values()], max_examples)
+    kept: list[int] = []
+    for (label, groups), count in zip(strata.items(), counts, strict=True):
+        random.Random(f"{seed}/{label}").shuffle(groups)
+        kept.extend(row for group in groups[:count] for row in group)
+    return split.take(sorted(kept))
+
+
+def without(split: Split, other: Split) -> Split:
+    """Returns the split less every example whose texts occur in the other one."""
+    known = set(other.texts)
+    return split.take([row for row, texts in enumerate(split.texts) if texts not in known])
+
+
+def _strata(
+    split: Split, kind: Kind, pairs: bool, unique: bool = True
+) -> dict[int | float, Groups]:
+    """Row numbers grouped by key, by the label of a group's first row."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for row, texts in enumerate(split.texts):
+        groups[row if not unique else texts[0] if pairs else texts].append(row)
+    strata: dict[int | float, Groups] = defaultdict(list)
+    for rows in groups.values():
+        strata[0 if kind == "regression" else split.labels[rows[0]]].append(rows)
+    return dict(sorted(strata.items()))
+
+
+def _first(groups: Groups, quota: int) -> list[int]:
+    """Rows of the first groups, whole, as many as the quota allows; at least those of one."""
+    rows = list(groups[0])
+    for group in groups[1:]:
+        if len(rows) + len(group) <= quota:
+            rows.extend(group)
+    return rows
+
+
+def _shares(sizes: Sequence[int], total: int) -> list[int]:
+    """Whole numbers of sum `total` in proportion to the sizes (largest remainder), at least 1."""
+    exact = [size * total / sum(sizes) for size in sizes]
+    counts = [max(1, int(value)) for value in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: counts[i] - exact[i])
+    while sum(counts) < total:
+        counts[by_remainder.pop(0)] += 1
+    while sum(counts) > total and max(counts) > 1:
+        counts[counts.index(max(counts))] -= 1
+    return counts
