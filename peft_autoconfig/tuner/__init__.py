@@ -4,12 +4,34 @@ from .registry import add_peft_types, register
 
 add_peft_types()
 
-from .config import (  # noqa: E402  (the members of PeftType must exist first)
+# the members of PeftType must exist before the classes that name them
+from .config import (  # noqa: E402
     AutoPEFTConfig,
     LayerPrefixConfig,
     LayerSizes,
     ParallelAdapterConfig,
     SerialAdapterConfig,
+)
+from .model import (  # noqa: E402
+    AutoPEFTModel,
+    LayerPrefixModel,
+    ParallelAdapterModel,
+    SerialAdapterModel,
+)
+
+register(
+    {
+        "autopeft": AutoPEFTConfig,
+        "autopeft_serial": SerialAdapterConfig,
+        "autopeft_parallel": ParallelAdapterConfig,
+        "autopeft_prefix": LayerPrefixConfig,
+    },
+    {
+        "autopeft": AutoPEFTModel,
+        "autopeft_serial": SerialAdapterModel,
+        "autopeft_parallel": ParallelAdapterModel,
+        "autopeft_prefix": LayerPrefixModel,
+    },
 )
 
 __all__ = [

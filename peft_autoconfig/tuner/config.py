@@ -38,7 +38,7 @@ class LayerSizes(NamedTuple):
 
 
 @dataclass
-class _LayerwiseConfig(PeftConfig):
+class LayerwiseConfig(PeftConfig):
     """What the configuration classes share; abstract.
 
     Args:
@@ -72,7 +72,7 @@ class _LayerwiseConfig(PeftConfig):
     target_modules = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.layers_to_transform = _layers(self.layers_to_transform)
         if self.init_weights != "paper" and not isinstance(self.init_weights, bool):
             raise ConfigError(
@@ -119,7 +119,7 @@ class _LayerwiseConfig(PeftConfig):
 
 
 @dataclass
-class SerialAdapterConfig(_LayerwiseConfig):
+class SerialAdapterConfig(LayerwiseConfig):
     """A bottleneck after the feed-forward sub-layer, as Pfeiffer et al. (2021), arXiv 2005.00247.
 
     Args:
@@ -137,7 +137,7 @@ class SerialAdapterConfig(_LayerwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.AUTOPEFT_SERIAL
+        self.peft_type = PeftType["AUTOPEFT_SERIAL"]
         self.joined()
 
     def joined(self) -> "AutoPEFTConfig":
@@ -145,7 +145,7 @@ class SerialAdapterConfig(_LayerwiseConfig):
 
 
 @dataclass
-class ParallelAdapterConfig(_LayerwiseConfig):
+class ParallelAdapterConfig(LayerwiseConfig):
     """A bottleneck beside the feed-forward sub-layer, as He et al. (2022), arXiv 2110.04366.
 
     Args:
@@ -167,7 +167,7 @@ class ParallelAdapterConfig(_LayerwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.AUTOPEFT_PARALLEL
+        self.peft_type = PeftType["AUTOPEFT_PARALLEL"]
         self.joined()
 
     def joined(self) -> "AutoPEFTConfig":
@@ -180,7 +180,7 @@ class ParallelAdapterConfig(_LayerwiseConfig):
 
 
 @dataclass
-class LayerPrefixConfig(_LayerwiseConfig):
+class LayerPrefixConfig(LayerwiseConfig):
     """Trained keys and values before those of each layer's attention, as Li and Liang (2021).
 
     Unlike PEFT's own prefix tuning (arXiv 2101.00190), the positions of real tokens are not
@@ -197,7 +197,7 @@ class LayerPrefixConfig(_LayerwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.AUTOPEFT_PREFIX
+        self.peft_type = PeftType["AUTOPEFT_PREFIX"]
         self.joined()
 
     def joined(self) -> "AutoPEFTConfig":
@@ -205,7 +205,7 @@ class LayerPrefixConfig(_LayerwiseConfig):
 
 
 @dataclass
-class AutoPEFTConfig(_LayerwiseConfig):
+class AutoPEFTConfig(LayerwiseConfig):
     """Serial adapter, parallel adapter and prefix under one layer mask (AutoPEFT, section 3).
 
     Source: Zhou et al. (2024), arXiv 2301.12132. A size of 0 leaves a part out.
@@ -236,7 +236,7 @@ class AutoPEFTConfig(_LayerwiseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.AUTOPEFT
+        self.peft_type = PeftType["AUTOPEFT"]
         for name in ("serial_bottleneck_size", "parallel_bottleneck_size", "prefix_length"):
             setattr(self, name, _size(getattr(self, name), name))
         if self.activation not in ACT2FN:
@@ -285,7 +285,7 @@ class AutoPEFTConfig(_LayerwiseConfig):
             )
 
 
-def _join(config: _LayerwiseConfig, **parts: Any) -> AutoPEFTConfig:
+def _join(config: LayerwiseConfig, **parts: Any) -> AutoPEFTConfig:
     return AutoPEFTConfig(
         task_type=config.task_type,
         inference_mode=config.inference_mode,

@@ -1,0 +1,79 @@
+"""Tiny models that every test may build; nothing here is downloaded."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+NUM_LAYERS, HIDDEN_SIZE, VOCAB_SIZE = 4, 32, 99
+SIZES = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": HIDDEN_SIZE,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
+
+
+def tiny_bert(**changes: object) -> BertModel:
+    return BertModel(BertConfig(**{**SIZES, **changes})).eval()
+
+
+def tiny_bert_classifier(**changes: object) -> BertForSequenceClassification:
+    return BertForSequenceClassification(BertConfig(**{**SIZES, "num_labels": 3, **changes})).eval()
+
+
+def tiny_roberta(**changes: object) -> RobertaModel:
+    sizes = {**SIZES, "max_position_embeddings": 64, "pad_token_id": 1, **changes}
+    return RobertaModel(RobertaConfig(**sizes)).eval()
+
+
+def tiny_llama(**changes: object) -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, "num_key_value_heads": 2, **changes})).eval()
+
+
+BUILDERS: dict[str, Callable[..., PreTrainedModel]] = {
+    "bert": tiny_bert,
+    "bert-classifier": tiny_bert_classifier,
+    "roberta": tiny_roberta,
+    "llama": tiny_llama,
+}
+
+
+@pytest.fixture(params=sorted(BUILDERS))
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A tiny random model of each architecture, the same weights at every call."""
+    torch.manual_seed(0)
+    return BUILDERS[request.param]()
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    """Three sentences of unequal length, padded on the right."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, VOCAB_SIZE, (3, 9), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, 6:], mask[2, 4:] = 0, 0
+    return {"input_ids": ids.masked_fill(mask == 0, 1), "attention_mask": mask}
+
+
+def shared_folder(variable: str) -> Path:
+    """Returns the folder that an environment variable names, or skips the test."""
+    folder = os.environ.get(variable)
+    if not folder or not Path(folder).is_dir():
+        pytest.skip(f"{variable} names no folder; this test needs data that we do not ship")
+    return Path(folder)
