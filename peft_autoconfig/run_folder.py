@@ -1,0 +1,309 @@
+"""The run folder of a search: its names on disk, whose search it is, its lock and its winners.
+
+    search.json          format version, space, facts about model and task, seed; written once
+    study.db             every trial, an Optuna study
+    front.json           the best trials, replaced as a whole after each finished trial
+    adapters/<trial>/    PEFT checkpoints of the front
+    .lock                held while trials are handed out or stored
+
+It knows JSON and files, nothing of Optuna, so that choosing a winner costs no heavy import. What it
+reads may be damaged or hostile: everything is checked before it is used.
+
+Imports `errors` and `json_file`; imported by `store` and `search`, and late by
+`AutoPEFTConfig.from_search`.
+"""
+
+import logging
+import math
+import os
+import reprlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .errors import ConfigError, RunError
+from .json_file import damaged, partial_path, plain, read_json, unusable, write_json
+
+__all__ = ["CONFIG_FIELDS", "FORMAT", "RunFolder", "choose", "read_front", "select_member"]
+
+logger = logging.getLogger(__name__)
+
+# Raised whenever a reader of the older layout would misunderstand the newer one.
+FORMAT = 1
+
+# The fields of `AutoPEFTConfig` that a search varies, hence the only ones that a front may set.
+CONFIG_FIELDS = (
+    "serial_bottleneck_size",
+    "parallel_bottleneck_size",
+    "prefix_length",
+    "layers_to_transform",
+)
+
+_SECONDS_BETWEEN_LOCK_WARNINGS = 60.0
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run folder, which need not exist yet.
+
+    Attributes:
+        path: Its absolute path.
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> "RunFolder":
+        """Returns the run folder at ``path``, made absolute; touches nothing on disk."""
+        return cls(Path(path).absolute())
+
+    @property
+    def identity_file(self) -> Path:
+        return self.path / "search.json"
+
+    @property
+    def study_file(self) -> Path:
+        return self.path / "study.db"
+
+    @property
+    def front_file(self) -> Path:
+        return self.path / "front.json"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / ".lock"
+
+    def adapter_folder(self, trial: int) -> Path:
+        """Returns where the PEFT checkpoint of trial number ``trial`` belongs."""
+        return self.path / "adapters" / str(int(trial))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder against all other processes and threads; a dying process lets go.
+
+        Raises:
+            RunError: The folder is missing or cannot be written.
+        """
+        lock = FileLock(self.lock_file)
+        while True:
+            try:
+                lock.acquire(timeout=_SECONDS_BETWEEN_LOCK_WARNINGS)
+                break
+            except Timeout:
+                logger.warning("Another process holds %s; still waiting for it.", self.lock_file)
+            except OSError as error:
+                raise unusable(self.path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def claim(self, *, space: dict[str, Any], about: dict[str, Any], seed: int) -> None:
+        """Makes this the folder of one search, or checks that it already is.
+
+        Args:
+            space: The search space as JSON-compatible values.
+            about: Facts that results depend on: model, task, training.
+            seed: Kept for the record; a run may go on under another one.
+
+        Raises:
+            RunError: The folder cannot be written, holds other files, or is of another search.
+                Nothing in it has been changed then.
+        """
+        identity = plain({"format": FORMAT, "space": space, "about": about, "seed": seed})
+        self._create()
+        with self.lock():
+            self._refuse_foreign_files()
+            if self.identity_file.exists():
+                self._refuse_other_search(identity)
+            else:
+                write_json(self.identity_file, identity)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what `claim` stored: ``format``, ``space``, ``about`` and ``seed``.
+
+        Raises:
+            RunError: There is no such file, it is damaged, or of another format version.
+        """
+        stored = _read_versioned(self.identity_file)
+        for key in ("space", "about"):
+            if not isinstance(stored.get(key), dict):
+                raise damaged(self.identity_file, f"{key!r} must be an object")
+        return stored
+
+    def write_front(self, members: Sequence[dict[str, Any]]) -> None:
+        """Replaces ``front.json``; the caller holds the lock."""
+        write_json(self.front_file, {"format": FORMAT, "front": list(members)})
+
+    def _create(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._refuse_foreign_files()
+        except OSError as error:
+            raise unusable(self.path, error) from error
+
+    def _refuse_foreign_files(self) -> None:
+        """A folder without our ``search.json`` may only hold what a first start leaves behind."""
+        if self.identity_file.exists():
+            return
+        own = {self.lock_file.name, partial_path(self.identity_file).name}
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in own)
+        # Between the listing and now another process may have made this a run folder.
+        if foreign and not self.identity_file.exists():
+            raise RunError(
+                f"{self.path} must be an empty, a new or an existing run folder, but it has no "
+                f"{self.identity_file.name} and holds {reprlib.repr(foreign)}; give another folder."
+            )
+
+    def _refuse_other_search(self, identity: dict[str, Any]) -> None:
+        stored = self.identity()
+        differences = [
+            line
+            for key in ("space", "about")
+            for line in _differences(stored[key], identity[key], key)
+        ]
+        if differences:
+            raise RunError(
+                f"{self.path} belongs to another search: {'; '.join(differences)}. Give another "
+                f"folder for this search, or the old settings to go on with that one."
+            )
+        if stored.get("seed") != identity["seed"]:
+            logger.warning(
+                "%s was begun with seed %s; new proposals use seed %s.",
+                self.path,
+                stored.get("seed"),
+                identity["seed"],
+            )
+
+
+def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns the members of a run's front, fewest parameters first.
+
+    Each holds ``trial``, ``config`` (arguments of `AutoPEFTConfig`), ``learning_rate``, ``score``,
+    ``loss`` and ``num_params``.
+
+    Raises:
+        RunError: The folder has no front yet, or its file is damaged or of another version.
+    """
+    file = RunFolder.at(run).front_file
+    members = _read_versioned(file).get("front")
+    if not isinstance(members, list):
+        raise damaged(file, "'front' must be a list")
+    for member in members:
+        _check_member(file, member)
+    return sorted(members, key=lambda member: (member["num_params"], -member["score"]))
+
+
+def select_member(
+    run: str | os.PathLike[str], *, max_params: int | None = None, select: str = "score"
+) -> dict[str, Any]:
+    """Returns one member of a run's front; see `read_front` and `choose`."""
+    members = read_front(run)
+    if not members:
+        raise RunError(f"The front in {run} is empty: no trial has finished yet; search on.")
+    return choose(members, max_params=max_params, select=select)
+
+
+def choose(
+    members: Sequence[dict[str, Any]], *, max_params: int | None = None, select: str = "score"
+) -> dict[str, Any]:
+    """Returns the member of a front that fits a budget and a wish; ties go to fewer parameters.
+
+    Args:
+        members: At least one member, each with ``score`` and ``num_params``.
+        max_params: Only members with at most so many parameters; None for all.
+        select: "score" takes the best score; "params" the fewest parameters; "knee" the member
+            farthest above the line from the smallest to the best one, over the logarithm of the
+            parameter count, where more parameters stop paying.
+
+    Raises:
+        ConfigError: ``select`` is none of the three.
+        RunError: No member meets the budget.
+    """
+    if select not in ("score", "knee", "params"):
+        raise ConfigError(f"select must be 'score', 'knee' or 'params', got {select!r}.")
+    fitting = [m for m in members if max_params is None or m["num_params"] <= max_params]
+    if not fitting:
+        least = min(member["num_params"] for member in members)
+        raise RunError(
+            f"No member of the front has at most {max_params} parameters; the smallest has "
+            f"{least}. Raise max_params, or search on with a space that holds smaller ones."
+        )
+    fitting.sort(key=lambda member: member["num_params"])
+    if select == "params":
+        return fitting[0]
+    if select == "knee":
+        return max(fitting, key=_height_above_chord(fitting[0], fitting[-1]))
+    return max(fitting, key=lambda member: member["score"])
+
+
+def _height_above_chord(smallest: dict[str, Any], largest: dict[str, Any]) -> Any:
+    """Returns the height of a member above the line between the ends of a front."""
+    start, end = math.log(smallest["num_params"]), math.log(largest["num_params"])
+    slope = (largest["score"] - smallest["score"]) / (end - start) if end > start else 0.0
+    return lambda member: member["score"] - slope * math.log(member["num_params"])
+
+
+def _read_versioned(file: Path) -> dict[str, Any]:
+    value = read_json(file)
+    if not isinstance(value, dict):
+        raise damaged(file, "it must hold an object")
+    if value.get("format") != FORMAT:
+        raise RunError(
+            f"{file} has format version {reprlib.repr(value.get('format'))}, this version of "
+            f"peft_autoconfig reads {FORMAT}; use the version that wrote it, or another folder."
+        )
+    return value
+
+
+def _check_member(file: Path, member: Any) -> None:
+    if not isinstance(member, dict):
+        raise damaged(file, "each member of the front must be an object")
+    checks = {
+        "trial": _is_count(member.get("trial")),
+        "num_params": _is_count(member.get("num_params")) and member["num_params"] > 0,
+        "score": _is_number(member.get("score")),
+        "loss": member.get("loss") is None or _is_number(member["loss"]),
+        "learning_rate": member.get("learning_rate") is None
+        or (_is_number(member["learning_rate"]) and member["learning_rate"] > 0),
+        "config": _is_config(member.get("config")),
+    }
+    wrong = [f"{key}={reprlib.repr(member.get(key))}" for key, good in checks.items() if not good]
+    if wrong:
+        raise damaged(file, f"a member of the front has {', '.join(wrong)}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        name in CONFIG_FIELDS
+        and (
+            _is_count(entry)
+            or (entry is None and name == "layers_to_transform")
+            or (isinstance(entry, list) and all(map(_is_count, entry)))
+        )
+        for name, entry in value.items()
+    )
+
+
+def _differences(stored: Any, current: Any, key: str) -> list[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        return [
+            line
+            for name in sorted(stored.keys() | current.keys())
+            for line in _differences(stored.get(name), current.get(name), f"{key}.{name}")
+        ]
+    if stored == current:
+        return []
+    return [f"{key} is {reprlib.repr(stored)} there and {reprlib.repr(current)} here"]
