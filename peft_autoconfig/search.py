@@ -1,0 +1,340 @@
+"""The search: proposes configurations, has them evaluated, keeps every result in a run folder.
+
+On the way it stands between the space and the training: it hands an `AutoPEFTConfig` to an
+objective, any callable that trains and scores it, and stores what comes back. All that it knows is
+in the run folder, so any number of processes may run the same search, be killed, and go on.
+
+Imports `errors`, `outcome`, `space`, `run_folder`, `store`, `trial`, `pilot` and, late, `sampler`.
+"""
+
+import json
+import logging
+import math
+import numbers
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from .errors import ConfigError, SearchError
+from .outcome import Outcome
+from .pilot import leaves_baseline, pilot_points, refusal
+from .run_folder import RunFolder, choose
+from .space import SearchSpace
+from .store import TrialStore
+from .trial import TrialRecord, front_member, non_dominated, record_of
+from .tuner.config import AutoPEFTConfig
+
+__all__ = ["Objective", "Search"]
+
+logger = logging.getLogger(__name__)
+
+# Called with the configuration, and with ``learning_rate=`` if the space has learning rates.
+Objective = Callable[..., float | Outcome]
+
+# How long a worker that has nothing to do waits before it looks again.
+POLL_SECONDS = 1.0
+
+# A search in which nothing works is stopped before it has spent its budget.
+FIRST_FAILURES = 5
+ENOUGH_FOR_MAJORITY = 10
+
+
+class Search:
+    """A search over a space, kept in a run folder.
+
+    The folder belongs to one space and one set of facts; with the same ones it is opened again,
+    also by several processes at once, and the search goes on.
+
+    Args:
+        space: What may vary.
+        run: The run folder, made if it is missing.
+        seed: Seed of the proposals. A run may go on under another one.
+        about: Facts that results depend on (model, task, training), JSON-compatible; a run with
+            other facts is refused. ``num_base_params``, if among them, is the parameter count of
+            the base model, to which the front then states its fractions.
+        sampler: What proposes; the default is our own `BayesianSampler`.
+
+    Raises:
+        RunError: The folder is unusable, or is of another search.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        run: str | os.PathLike[str] = "run",
+        *,
+        seed: int = 0,
+        about: dict[str, Any] | None = None,
+        sampler: BaseSampler | None = None,
+    ) -> None:
+        self.space = space
+        self.about = dict(about or {})
+        self.folder = RunFolder.at(run)
+        self.folder.claim(space=space.to_dict(), about=self.about, seed=seed)
+        self._store = TrialStore(self.folder, space, sampler or _bayesian_sampler(space, seed))
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """All trials of the run by number, those of other workers included."""
+        return [record_of(trial, self.space) for trial in self._store.trials()]
+
+    def front(self) -> list[TrialRecord]:
+        """Returns the non-dominated configurations, each at its best rate, smallest first."""
+        return non_dominated(self.trials)
+
+    def best(self, *, max_params: int | None = None, select: str = "score") -> TrialRecord:
+        """Returns one member of the front; see `run_folder.choose` for the arguments.
+
+        Raises:
+            SearchError: No trial is complete.
+            RunError: No member meets the budget.
+        """
+        front = {record.number: record for record in self.front()}
+        if not front:
+            raise SearchError(f"The run in {self.folder.path} has no complete trial yet.")
+        members = [front_member(record, None) for record in front.values()]
+        return front[choose(members, max_params=max_params, select=select)["trial"]]
+
+    def run(
+        self,
+        objective: Objective,
+        n_trials: int,
+        *,
+        callbacks: Sequence[Callable[["Search", TrialRecord], None]] = (),
+    ) -> list[TrialRecord]:
+        """Searches until the run folder holds ``n_trials`` complete trials; returns the front.
+
+        The count is over the whole folder: the same call, made again after an interruption or in
+        several processes at once, ends at exactly that number. A trial whose objective raises, or
+        returns no finite score, fails and does not count. An interruption (Ctrl-C) is passed on
+        after its trial was queued again.
+
+        Args:
+            objective: Called with a configuration, and with ``learning_rate=`` if the space has
+                learning rates; returns a score, higher is better, or an `Outcome`.
+            n_trials: Complete trials that the run shall hold, at least 1.
+            callbacks: Called with this search and the record after each trial of this worker.
+
+        Raises:
+            ConfigError: ``n_trials`` is no such number, or more than the space has points.
+            SearchError: The first trials all fail, or most do.
+        """
+        self._check_budget(n_trials)
+        mine: list[TrialRecord] = []
+        while (trial := self._next(n_trials)) is not None:
+            mine.append(self._evaluate(objective, trial))
+            for callback in callbacks:
+                callback(self, mine[-1])
+            _refuse_failures(mine)
+        with self._store.lock():
+            self._write_front()
+        return self.front()
+
+    def pilot(
+        self,
+        objective: Objective,
+        baseline_score: float,
+        *,
+        margin: float = 0.01,
+        baseline_loss: float | None = None,
+    ) -> None:
+        """Makes sure that configurations can leave the majority class before a budget is spent.
+
+        Evaluates the largest configuration and a middle one, each at up to three learning rates,
+        as ordinary trials that count, and stops at the first that tells something. In a run that
+        already holds such a trial it does nothing.
+
+        Args:
+            objective: As in `run`.
+            baseline_score: Score of the constant predictor, such as the majority class's.
+            margin: How far a score must exceed it, in units of the score, at least 0.
+            baseline_loss: Loss of the constant predictor; None if unknown.
+
+        Raises:
+            SearchError: All of them stay at the constant predictor, or fail.
+        """
+        points = pilot_points(self.space)
+        for config, rate in points:
+            if leaves_baseline(self.trials, baseline_score, margin, baseline_loss):
+                return
+            self.enqueue(config, rate)
+            while "WAITING" in self._states(config, rate):
+                self._evaluate(objective, self._take())
+        self._await(points)
+        if not leaves_baseline(self.trials, baseline_score, margin, baseline_loss):
+            raise SearchError(refusal(self.trials, points, baseline_score))
+
+    def enqueue(self, config: AutoPEFTConfig, learning_rate: float | None = None) -> bool:
+        """Queues a configuration ahead of all proposals; returns whether it was new to the run.
+
+        Raises:
+            ConfigError: The configuration or the learning rate is not in the space.
+        """
+        params = self.space.params(config, learning_rate)
+        with self._store.lock():
+            return self._store.enqueue(params)
+
+    def ask(self) -> TrialRecord:
+        """Returns a running trial to evaluate; `tell`, `fail` or `hand_back` must follow.
+
+        Raises:
+            SearchError: The sampler finds no configuration that is new.
+        """
+        return record_of(self._take(), self.space)
+
+    def tell(self, number: int, result: float | Outcome, *, seconds: float = 0.0) -> TrialRecord:
+        """Stores the result of a trial and renews the front; returns the trial's record.
+
+        A result that is no finite score fails the trial. The result of a trial that was thought
+        lost is kept under a new number.
+
+        Args:
+            number: The trial's number.
+            result: What an objective returned.
+            seconds: How long the evaluation took, if the result does not say.
+
+        Raises:
+            SearchError: The trial was never handed out.
+        """
+        trial = self._store.trial(number)
+        if trial.state == TrialState.WAITING:
+            raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
+        try:
+            outcome = _outcome(result)
+        except ValueError as error:
+            return self.fail(number, str(error))
+        config = self.space.config(trial.params)
+        values = (outcome.score, float(self.space.num_params(config)))
+        with self._store.lock():
+            number = self._store.complete(number, values, _facts(outcome, seconds))
+            self._write_front()
+            return record_of(self._store.trial(number), self.space)
+
+    def fail(self, number: int, reason: str) -> TrialRecord:
+        """Ends a trial without a result; it does not come again by itself."""
+        logger.warning("Trial %d failed: %s", number, reason)
+        with self._store.lock():
+            self._store.fail(number, reason)
+            return record_of(self._store.trial(number), self.space)
+
+    def hand_back(self, number: int, reason: str = "interrupted") -> None:
+        """Ends a trial without a result and queues its configuration again."""
+        with self._store.lock():
+            self._store.hand_back(number, reason)
+
+    def _take(self) -> FrozenTrial:
+        with self._store.lock():
+            self._store.reap()
+            return self._store.ask()
+
+    def _next(self, n_trials: int) -> FrozenTrial | None:
+        """Returns a trial to evaluate; None when ``n_trials`` are complete."""
+        while True:
+            with self._store.lock():
+                self._store.reap()
+                complete = len(self._store.trials(TrialState.COMPLETE))
+                if complete >= n_trials:
+                    return None
+                if complete + len(self._store.trials(TrialState.RUNNING)) < n_trials:
+                    return self._store.ask()
+            # The rest is in the hands of others; should one of them fail, there is work again.
+            time.sleep(POLL_SECONDS)
+
+    def _evaluate(self, objective: Objective, trial: FrozenTrial) -> TrialRecord:
+        config = self.space.config(trial.params)
+        rate = {k: v for k, v in trial.params.items() if k == "learning_rate"}
+        started = time.perf_counter()
+        try:
+            try:
+                result = objective(config, **rate)
+            except Exception as error:
+                logger.debug("Trial %d raised", trial.number, exc_info=True)
+                return self.fail(trial.number, f"{type(error).__name__}: {error}")
+            return self.tell(trial.number, result, seconds=time.perf_counter() - started)
+        except BaseException:
+            self.hand_back(trial.number)
+            raise
+
+    def _await(self, points: Iterable[tuple[AutoPEFTConfig, float | None]]) -> None:
+        """Waits until other workers have finished what they train of ``points``."""
+        while any("RUNNING" in self._states(*point) for point in points):
+            time.sleep(POLL_SECONDS)
+            with self._store.lock():
+                self._store.reap()
+
+    def _states(self, config: AutoPEFTConfig, learning_rate: float | None) -> set[str]:
+        return {
+            record.state
+            for record in self.trials
+            if record.config == config and record.learning_rate == learning_rate
+        }
+
+    def _write_front(self) -> None:
+        base = self.about.get("num_base_params")
+        self.folder.write_front([front_member(record, base) for record in self.front()])
+
+    def _check_budget(self, n_trials: int) -> None:
+        if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
+            raise ConfigError(f"n_trials must be an int of at least 1, got {n_trials!r}.")
+        if n_trials > self.space.num_points:
+            raise ConfigError(
+                f"n_trials must be at most {self.space.num_points}, all points of the space, got "
+                f"{n_trials}; ask for fewer trials, or give the space more choices."
+            )
+
+
+def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:
+    # Late, since it brings BoTorch with it.
+    from .sampler import BayesianSampler
+
+    return BayesianSampler(space, seed=seed)
+
+
+def _outcome(result: Any) -> Outcome:
+    """Returns what an objective returned as an `Outcome` with a finite score.
+
+    Raises:
+        ValueError: It is no such thing.
+    """
+    outcome = result if isinstance(result, Outcome) else Outcome(score=result)
+    if not isinstance(outcome.score, numbers.Real) or isinstance(outcome.score, bool):
+        raise ValueError(
+            f"expected a float or an Outcome from the objective, got {type(outcome.score).__name__}"
+        )
+    if not math.isfinite(outcome.score):
+        raise ValueError(f"expected a finite score from the objective, got {outcome.score}")
+    return Outcome(float(outcome.score), outcome.loss, outcome.seconds, outcome.details)
+
+
+def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Returns what of an outcome is stored beside the values."""
+    facts: dict[str, Any] = {"seconds": float(outcome.seconds or seconds)}
+    # A diverged training may still have a score, so its loss alone is left out.
+    if outcome.loss is not None and math.isfinite(outcome.loss):
+        facts["loss"] = float(outcome.loss)
+    if outcome.details:
+        facts["details"] = json.loads(json.dumps(outcome.details, default=str))
+    return facts
+
+
+def _refuse_failures(records: Iterable[TrialRecord]) -> None:
+    """Stops a search in which the first trials all fail, or more than half of them.
+
+    Raises:
+        SearchError: So it is; the message counts the reasons.
+    """
+    states = [record.state for record in records if record.state in ("COMPLETE", "FAIL")]
+    failed = states.count("FAIL")
+    all_first = failed == len(states) >= FIRST_FAILURES
+    if all_first or (len(states) >= ENOUGH_FOR_MAJORITY and failed > len(states) / 2):
+        reasons = Counter(record.reason for record in records if record.state == "FAIL")
+        counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        raise SearchError(
+            f"{failed} of {len(states)} trials failed, so the search was stopped: {counted}. Mend "
+            f"the objective and run the same command again; what is complete is kept."
+        )

@@ -1,0 +1,264 @@
+"""The trials of a run in their Optuna study: handed out, kept, taken back from the dead.
+
+One lock of the run folder makes each step here whole among processes: whoever asks first takes back
+the trials of lost workers, then gets a configuration that nobody has finished or is training. A
+process may be killed between any two lines; each step leaves a state that the next one repairs.
+
+Beside Optuna's parameters and values a trial carries these user attributes:
+
+    owner, beat                     who works on it (see `worker`)
+    params                          its parameters, if it was queued rather than drawn
+    retry_of, attempt               the trial that it repeats, because that worker was lost
+    late_report_of                  the trial, thought lost, whose result it holds
+    loss, seconds, details, score   what came with the result; the score only if it was refused
+    reason                          why it failed or was refused
+
+Imports `errors`, `run_folder`, `space` and `worker`; imported by `search`.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from .errors import RunError, SearchError
+from .run_folder import RunFolder
+from .space import SearchSpace
+from .worker import Observer, Pulse, this_process
+
+__all__ = ["TrialStore"]
+
+logger = logging.getLogger(__name__)
+
+STUDY_NAME = "search"
+# The one place where the direction of optimisation is said: the score up, the parameters down.
+DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+
+SQLITE_TIMEOUT_SECONDS = 60.0
+
+# A configuration that took its process down so many times is given up.
+MAX_ATTEMPTS = 5
+
+# Draws in a row that may be invalid or repeats, which only samplers that ignore the space give.
+MAX_DRAWS = 200
+
+
+class TrialStore:
+    """The trials of one run folder; every method but `lock` wants the lock held.
+
+    Args:
+        folder: A claimed run folder.
+        space: The search space.
+        sampler: What proposes parameters.
+
+    Raises:
+        RunError: The study cannot be opened.
+    """
+
+    def __init__(self, folder: RunFolder, space: SearchSpace, sampler: BaseSampler) -> None:
+        self._folder = folder
+        self._space = space
+        self._session = uuid.uuid4().hex
+        self._observer = Observer()
+        self._pulse = Pulse(lambda number, beat: self._set(number, "beat", beat))
+        with folder.lock():
+            try:
+                self._storage = _open_storage(folder)
+                self._study = optuna.create_study(
+                    storage=self._storage,
+                    study_name=STUDY_NAME,
+                    directions=DIRECTIONS,
+                    sampler=sampler,
+                    load_if_exists=True,
+                )
+                self._study_id = self._storage.get_study_id_from_name(STUDY_NAME)
+            # RuntimeError is what Optuna raises for tables of another version.
+            except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
+                raise RunError(
+                    f"The trials in {folder.study_file} cannot be read ({error}); restore the "
+                    f"file, use the version of Optuna that wrote it, or give another folder."
+                ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps all other workers from asking and telling."""
+        with self._folder.lock():
+            yield
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Returns the trials in one of ``states``, all without any; not to be changed."""
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """Returns one trial."""
+        trials = self.trials()
+        if not 0 <= number < len(trials):
+            raise SearchError(f"There is no trial {number}; the run has {len(trials)} trials.")
+        return trials[number]
+
+    def ask(self) -> FrozenTrial:
+        """Returns a running trial of this worker: a queued one, else a new proposal.
+
+        Raises:
+            SearchError: The sampler does not find a configuration that is valid and new.
+        """
+        for _ in range(MAX_DRAWS):
+            trial = self._study.ask()
+            refused = self._draw(trial)
+            if refused is None:
+                return self.trial(trial.number)
+            self._end(trial.number, TrialState.PRUNED, refused)
+        raise SearchError(
+            f"No valid and new configuration in {MAX_DRAWS} draws of {self._study.sampler}; the "
+            f"space has {self._space.num_points}: use BayesianSampler, or fewer trials."
+        )
+
+    def enqueue(self, params: Mapping[str, Any]) -> bool:
+        """Queues parameters, unless they are finished, running or queued; returns whether."""
+        if self._twin(params, _OPEN_OR_COMPLETE) is not None:
+            return False
+        self._queue(params)
+        return True
+
+    def complete(self, number: int, values: Sequence[float], facts: Mapping[str, Any]) -> int:
+        """Stores the result of a trial and returns the number that now holds it.
+
+        That is another one if the trial was thought lost and taken back meanwhile. A second result
+        for the same parameters is kept too, as a refused trial, so that none counts twice.
+        """
+        trial = self.trial(number)
+        self._pulse.release(number)
+        if trial.state.is_finished():
+            number = self._reenter(trial)
+        for name, value in facts.items():
+            self._set(number, name, value)
+        twin = self._twin(_params(trial), (TrialState.COMPLETE,))
+        if twin is None:
+            self._study.tell(number, list(values))
+        else:
+            self._set(number, "score", values[0])
+            self._end(number, TrialState.PRUNED, f"repeats trial {twin}")
+        return number
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a trial without a result."""
+        self._end(number, TrialState.FAIL, reason)
+
+    def hand_back(self, number: int, reason: str, *, lost: bool = False) -> None:
+        """Ends a trial without a result and queues its parameters again, once.
+
+        Args:
+            number: A trial; nothing happens if it is finished.
+            reason: Why.
+            lost: Whether its process died, which may happen `MAX_ATTEMPTS` times.
+        """
+        trial = self.trial(number)
+        params = _params(trial)
+        attempt = trial.user_attrs.get("attempt", 1) + lost
+        # The retry comes first: a crash before the end finds it there and adds no other.
+        if attempt > MAX_ATTEMPTS:
+            reason = f"{reason}; given up after {MAX_ATTEMPTS} attempts"
+        elif not trial.state.is_finished() and self._is_whole(params) and not self._retried(number):
+            self._queue(params, retry_of=number, attempt=attempt)
+        self._end(number, TrialState.FAIL, reason)
+
+    def reap(self) -> None:
+        """Hands back the trials whose worker is lost."""
+        for trial in self.trials(TrialState.RUNNING):
+            owner = trial.user_attrs.get("owner")
+            if owner is not None and owner["session"] == self._session:
+                reason = None if trial.number in self._pulse else "interrupted"
+            else:
+                reason = self._observer.verdict(trial.number, owner, trial.user_attrs.get("beat"))
+            if reason is not None:
+                logger.warning("Trial %d is taken back: %s.", trial.number, reason)
+                self.hand_back(trial.number, reason, lost=True)
+
+    def _draw(self, trial: optuna.Trial) -> str | None:
+        """Gives a trial its owner and parameters; returns why it must not be trained, if so."""
+        try:
+            self._set(trial.number, "owner", {**this_process(), "session": self._session})
+            self._pulse.hold(trial.number)
+            self._space.suggest(trial)
+            if self._space.learning_rates is not None:
+                trial.suggest_categorical("learning_rate", self._space.learning_rates)
+        except optuna.TrialPruned as refused:
+            return str(refused)
+        except BaseException as error:
+            self.hand_back(trial.number, f"no proposal: {error!r}")
+            raise
+        # A failed configuration comes again only if somebody queued it.
+        queued = "params" in trial.user_attrs
+        twin = self._twin(
+            trial.params,
+            (TrialState.COMPLETE, TrialState.RUNNING, *(() if queued else (TrialState.FAIL,))),
+            other_than=trial.number,
+        )
+        return None if twin is None else f"repeats trial {twin}"
+
+    def _queue(self, params: Mapping[str, Any], **attributes: Any) -> None:
+        self._study.enqueue_trial(dict(params), user_attrs={"params": dict(params), **attributes})
+
+    def _retried(self, number: int) -> bool:
+        return any(trial.user_attrs.get("retry_of") == number for trial in self.trials())
+
+    def _is_whole(self, params: Mapping[str, Any]) -> bool:
+        return params.keys() == self._space.dimensions.keys()
+
+    def _twin(
+        self, params: Mapping[str, Any], states: Sequence[TrialState], other_than: int = -1
+    ) -> int | None:
+        """Returns the number of another trial with the same parameters, in one of the states."""
+        wanted = dict(params)
+        for trial in self.trials(*states):
+            if trial.number != other_than and _params(trial) == wanted:
+                return trial.number
+        return None
+
+    def _reenter(self, trial: FrozenTrial) -> int:
+        """Returns a new running trial with the parameters of one that was thought lost."""
+        logger.warning("Trial %d was thought lost and reports late.", trial.number)
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=trial.params,
+            distributions=trial.distributions,
+            user_attrs={"late_report_of": trial.number},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template)
+        return self._storage.get_trial(trial_id).number
+
+    def _end(self, number: int, state: TrialState, reason: str) -> None:
+        self._pulse.release(number)
+        if self.trial(number).state.is_finished():
+            return
+        self._set(number, "reason", reason)
+        self._study.tell(number, state=state)
+
+    def _set(self, number: int, name: str, value: Any) -> None:
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, name, value)
+
+
+_OPEN_OR_COMPLETE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+def _open_storage(folder: RunFolder) -> BaseStorage:
+    """The one place where a storage is made."""
+    url = URL.create("sqlite", database=str(folder.study_file)).render_as_string()
+    # Optuna takes the URL for a template, so braces in a path must be doubled.
+    url = url.replace("{", "{{").replace("}", "}}")
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}})
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns the parameters of a trial, also of one that waits or was just taken up."""
+    params: dict[str, Any] = trial.user_attrs.get("params") or trial.params
+    return params

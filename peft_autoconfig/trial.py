@@ -1,0 +1,119 @@
+"""What is known of one trial, and which trials are the best.
+
+A `TrialRecord` is the plain value that a search shows for an Optuna trial. The front is taken over
+configurations, each at its best learning rate: of two records, one is better that scores no less
+with no more parameters, and differs.
+
+Imports `errors`, `space`, `run_folder`, `tuner`; imported by `search` and `pilot`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from .errors import ConfigError
+from .run_folder import CONFIG_FIELDS
+from .space import SearchSpace
+from .tuner.config import AutoPEFTConfig
+
+__all__ = ["TrialRecord", "front_member", "non_dominated", "record_of"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search.
+
+    Attributes:
+        number: Its number in the study, from 0.
+        state: "WAITING", "RUNNING", "COMPLETE", "FAIL", or "PRUNED" for a draw that was refused.
+        config: The configuration; None if its worker died before it was known.
+        learning_rate: The learning rate; None if the space has none.
+        score: The objective's score, higher is better; None unless complete.
+        num_params: Exact parameter count of the configuration; None unless complete.
+        loss: The smooth companion of the score, lower is better; None if unknown.
+        seconds: Wall-clock seconds of the evaluation; None unless complete.
+        reason: Why it failed or was refused; None otherwise.
+    """
+
+    number: int
+    state: str
+    config: AutoPEFTConfig | None = None
+    learning_rate: float | None = None
+    score: float | None = None
+    num_params: int | None = None
+    loss: float | None = None
+    seconds: float | None = None
+    reason: str | None = None
+
+
+def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
+    """Returns the record of an Optuna trial of a search over ``space``."""
+    attributes = trial.user_attrs
+    params = attributes.get("params") or trial.params
+    score, num_params = trial.values or (None, None)
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        config=_config(params, space),
+        learning_rate=params.get("learning_rate"),
+        score=score,
+        num_params=None if num_params is None else int(num_params),
+        loss=attributes.get("loss"),
+        seconds=attributes.get("seconds"),
+        reason=attributes.get("reason"),
+    )
+
+
+def non_dominated(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Returns the front of the complete records, fewest parameters first.
+
+    Of equals in both score and parameters the one with the lower loss stays, then the earlier one.
+    """
+    complete = [record for record in records if record.state == "COMPLETE"]
+    front: list[TrialRecord] = []
+    best = -math.inf
+    for record in sorted(complete, key=_cheapest_and_best_first):
+        assert record.score is not None
+        # Whatever came before is no dearer, so only a higher score adds to the front.
+        if record.score > best:
+            front.append(record)
+            best = record.score
+    return front
+
+
+def front_member(record: TrialRecord, num_base_params: int | None) -> dict[str, Any]:
+    """Returns a complete record as ``front.json`` holds it.
+
+    Args:
+        record: A complete record.
+        num_base_params: Parameters of the base model; adds ``fraction``, their ratio, if known.
+    """
+    assert record.num_params is not None
+    member: dict[str, Any] = {
+        "trial": record.number,
+        "config": {name: getattr(record.config, name) for name in CONFIG_FIELDS},
+        "learning_rate": record.learning_rate,
+        "score": record.score,
+        "loss": record.loss,
+        "num_params": record.num_params,
+    }
+    if num_base_params:
+        member["fraction"] = record.num_params / num_base_params
+    return member
+
+
+def _config(params: dict[str, Any], space: SearchSpace) -> AutoPEFTConfig | None:
+    try:
+        return space.config(params)
+    except ConfigError:  # not all of it was drawn, or the draw was refused as invalid
+        return None
+
+
+def _cheapest_and_best_first(record: TrialRecord) -> tuple[float, ...]:
+    assert record.score is not None
+    assert record.num_params is not None
+    loss = math.inf if record.loss is None else record.loss
+    return (record.num_params, -record.score, loss, record.number)

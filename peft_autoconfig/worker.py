@@ -1,0 +1,129 @@
+"""Who works on a trial, whether that worker still lives, and the sign of life it gives.
+
+A running trial carries its owner: host, process id and the start of that process. On the same host
+the operating system knows whether the owner lives. From another host only the beat tells, a number
+that the owner keeps raising; what counts is how long an observer has not seen it change, by the
+observer's own steady clock, so that clocks that jump or disagree kill nobody.
+
+Imports nothing of ours; imported by `store`.
+"""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+__all__ = ["GRACE_SECONDS", "Observer", "Pulse", "this_process"]
+
+logger = logging.getLogger(__name__)
+
+# As Optuna's documentation suggests for its own heartbeat: 60 s, and several may be missed.
+BEAT_SECONDS = 60.0
+GRACE_SECONDS = 300.0
+
+# Start times of one process differ by rounding, of two that share an id by far more.
+_START_TOLERANCE_SECONDS = 1.0
+
+
+def this_process() -> dict[str, Any]:
+    """Returns the owner that this process is, as JSON-compatible values."""
+    process = psutil.Process()
+    return {"host": socket.gethostname(), "pid": process.pid, "started": _started(process)}
+
+
+def _started(process: psutil.Process) -> float:
+    """Returns when a process started, in seconds since boot: a clock that is set shifts both."""
+    return float(round(process.create_time() - psutil.boot_time(), 2))
+
+
+def _lives(owner: dict[str, Any]) -> bool:
+    """Returns whether the process of an owner on this host is running still."""
+    try:
+        process = psutil.Process(owner["pid"])
+        if abs(_started(process) - owner["started"]) > _START_TOLERANCE_SECONDS:
+            return False
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Observer:
+    """Judges whether the owners of running trials are lost."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed: dict[int, tuple[Any, float]] = {}
+
+    def verdict(self, trial: int, owner: dict[str, Any] | None, beat: Any) -> str | None:
+        """Returns why the owner of a trial is lost, or None if it may well be alive.
+
+        Args:
+            trial: Number of the running trial.
+            owner: What `this_process` gave there; None if the trial was never handed out.
+            beat: The latest beat of the trial.
+        """
+        if owner is None:
+            return "its worker died before it began"
+        if owner["host"] == socket.gethostname():
+            return None if _lives(owner) else f"its worker, process {owner['pid']}, died"
+        last, since = self._changed.get(trial, (None, 0.0))
+        if last != (owner, beat):
+            self._changed[trial] = ((owner, beat), self._clock())
+            return None
+        silent = self._clock() - since
+        if silent < GRACE_SECONDS:
+            return None
+        return f"its worker on {owner['host']} gave no sign of life for {silent:.0f} s"
+
+
+class Pulse:
+    """Gives the sign of life of this process for the trials that it holds, from a thread.
+
+    Args:
+        beat: Stores a beat; called with the number of the trial and the beat.
+    """
+
+    def __init__(self, beat: Callable[[int, int], None]) -> None:
+        self._beat = beat
+        self._beats: dict[int, int] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self._beats
+
+    def hold(self, trial: int) -> None:
+        """Begins to beat for a trial."""
+        with self._changed:
+            self._beats[trial] = 0
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+                self._thread.start()
+
+    def release(self, trial: int) -> None:
+        """Ends the beat for a trial; the thread ends with the last one."""
+        with self._changed:
+            self._beats.pop(trial, None)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._beats, timeout=BEAT_SECONDS)
+                if not self._beats:
+                    self._thread = None
+                    return
+                self._beats = {trial: beat + 1 for trial, beat in self._beats.items()}
+                beats = dict(self._beats)
+            for trial, beat in beats.items():
+                self._try(trial, beat)
+
+    def _try(self, trial: int, beat: int) -> None:
+        try:
+            self._beat(trial, beat)
+        except Exception as error:  # a store that is out of reach now may be back in a minute
+            logger.warning("Could not give a sign of life for trial %d: %s", trial, error)
