@@ -110,6 +110,7 @@ class TrialStore:
         Raises:
             SearchError: The sampler does not find a configuration that is valid and new.
         """
+        self._refuse_exhausted()
         for _ in range(MAX_DRAWS):
             trial = self._study.ask()
             refused = self._draw(trial)
@@ -117,8 +118,9 @@ class TrialStore:
                 return self.trial(trial.number)
             self._end(trial.number, TrialState.PRUNED, refused)
         raise SearchError(
-            f"No valid and new configuration in {MAX_DRAWS} draws of {self._study.sampler}; the "
-            f"space has {self._space.num_points}: use BayesianSampler, or fewer trials."
+            f"No valid and new configuration in {MAX_DRAWS} draws of "
+            f"{type(self._study.sampler).__name__}; the space has {self._space.num_points} points: "
+            f"use BayesianSampler, which knows them, or fewer trials."
         )
 
     def enqueue(self, params: Mapping[str, Any]) -> bool:
@@ -181,6 +183,15 @@ class TrialStore:
             if reason is not None:
                 logger.warning("Trial %d is taken back: %s.", trial.number, reason)
                 self.hand_back(trial.number, reason, lost=True)
+
+    def _refuse_exhausted(self) -> None:
+        trials = self.trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
+        tried = {tuple(sorted(_params(trial).items())) for trial in trials}
+        if len(tried) >= self._space.num_points and not self.trials(TrialState.WAITING):
+            raise SearchError(
+                f"All {self._space.num_points} points of the space are tried or being tried; ask "
+                f"for fewer trials, or give the space more choices."
+            )
 
     def _draw(self, trial: optuna.Trial) -> str | None:
         """Gives a trial its owner and parameters; returns why it must not be trained, if so."""
