@@ -5,7 +5,8 @@
     ├── PlacementError (ValueError)     a model without the place that a configuration asks for
     ├── TaskError (ValueError)          data, columns, labels or splits that do not fit the task
     ├── RunError (RuntimeError)         a run folder that is unusable, foreign or of another search
-    └── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked of it
+    ├── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked of it
+    └── TrainingError (RuntimeError)    a training that came to nothing; in a search, a failed trial
 
 Imports nothing; imported by everything.
 """
@@ -17,6 +18,7 @@ __all__ = [
     "RunError",
     "SearchError",
     "TaskError",
+    "TrainingError",
 ]
 
 
@@ -42,3 +44,7 @@ class RunError(AutoConfigError, RuntimeError):
 
 class SearchError(AutoConfigError, RuntimeError):
     """A search cannot start, go on, or give what was asked of it."""
+
+
+class TrainingError(AutoConfigError, RuntimeError):
+    """A training came to nothing; in a search it is a failed trial, not the end."""

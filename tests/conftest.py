@@ -10,12 +10,15 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    BertTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
 )
+
+from peft_autoconfig.tasks import Metric, Split, Task
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -77,3 +80,37 @@ def shared_folder(variable: str) -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip(f"{variable} names no folder; this test needs data that we do not ship")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random BERT and a tokenizer that spells words out."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters)]
+    tokenizer = BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)})
+    tokenizer.model_max_length = 128
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    tiny_bert().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_task() -> Task:
+    """A task of three classes that a tiny model learns in a few steps: the first letter."""
+    rows = [(f"{first}{a}{b}", i) for i, first in enumerate("xyz") for a in "abcd" for b in "abcd"]
+    texts = tuple((text,) for text, _ in rows)
+    split = Split(texts, tuple(label for _, label in rows))
+    parts = [split.take(range(start, len(rows), 3)) for start in range(3)]
+    return Task(
+        name="first letter",
+        source="generated",
+        text_columns=("text",),
+        kind="classification",
+        label_names=("x", "y", "z"),
+        metric=Metric(("accuracy",)),
+        train=parts[0],
+        dev=parts[1],
+        test=parts[2],
+    )

@@ -1,0 +1,118 @@
+"""The pretrained model and its tokenizer: loaded once, copied for every training.
+
+A copy gets its task head drawn from the training's seed, and the parts that a method asks for:
+a PEFT configuration (ours or any other), only the head, or all weights.
+
+Imports `errors`, `tasks`, `tuner`; imported by `training`.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft import PeftConfig, get_peft_model
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from .errors import ConfigError
+from .tasks import Task
+
+__all__ = ["FULL_FINE_TUNING", "LINEAR_PROBE", "Method", "Pretrained"]
+
+LINEAR_PROBE: Literal["linear probe"] = "linear probe"
+FULL_FINE_TUNING: Literal["full fine-tuning"] = "full fine-tuning"
+Method = PeftConfig | Literal["linear probe", "full fine-tuning"]
+
+# transformers' own for heads, where a config names none
+HEAD_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model with a task head, and its tokenizer.
+
+    Attributes:
+        name: Local folder or Hub id.
+        model: The model in evaluation mode; never trained itself.
+        tokenizer: Its tokenizer.
+        head: Names of the modules that the checkpoint lacks and the task adds.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: tuple[str, ...]
+
+    @classmethod
+    def load(cls, name: str, task: Task) -> "Pretrained":
+        """Returns the model of a local folder or Hub id with a head for ``task``.
+
+        Raises:
+            ConfigError: There is no such model, or it has no head for sequence classification.
+        """
+        try:
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name, output_loading_info=True, **task.model_options()
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "Expected a local folder or Hub id of a model that transformers can load for "
+                f"sequence classification, got {name!r}: {error}"
+            ) from error
+        if tokenizer.pad_token is not None and model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        head = tuple(sorted({key.rsplit(".", 1)[0] for key in loading["missing_keys"]}))
+        return cls(name, model.eval(), tokenizer, head)
+
+    def fresh(self, method: Method, *, seed: int) -> nn.Module:
+        """Returns a copy of the model made ready for training by ``method``.
+
+        Args:
+            method: A PEFT configuration, `LINEAR_PROBE` or `FULL_FINE_TUNING`.
+            seed: Seed of torch's global generator, which draws the head and the new parts.
+        """
+        model = copy.deepcopy(self.model)
+        torch.manual_seed(seed)
+        for name in self.head:
+            self._draw(model.get_submodule(name))
+        if isinstance(method, PeftConfig):
+            return get_peft_model(model, self._for_task(method))
+        if method == LINEAR_PROBE:
+            model.requires_grad_(False)
+            for name in self.head:
+                model.get_submodule(name).requires_grad_(True)
+        return model
+
+    def num_params(self, model: nn.Module) -> int:
+        """Returns how many parameters of ``model`` are trained, its task head left out."""
+        return sum(
+            parameter.numel()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and not self._is_head(name)
+        )
+
+    def _is_head(self, name: str) -> bool:
+        return ".modules_to_save." in name or name.rpartition(".")[0] in self.head
+
+    def _draw(self, module: nn.Module) -> None:
+        std = getattr(self.model.config, "initializer_range", HEAD_STD)
+        for name, parameter in module.named_parameters():
+            if name.endswith("weight") and parameter.dim() > 1:
+                nn.init.normal_(parameter, std=std)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def _for_task(self, method: PeftConfig) -> PeftConfig:
+        config = copy.deepcopy(method)
+        config.task_type = "SEQ_CLS"
+        # PEFT trains and saves modules that are called classifier or score; heads may have more
+        kept = getattr(config, "modules_to_save", None) or []
+        config.modules_to_save = sorted({*kept, *self.head})  # type: ignore[attr-defined]
+        return config

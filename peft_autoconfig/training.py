@@ -1,0 +1,228 @@
+"""The training of one configuration: (method, learning rate, seed) -> model -> Outcome.
+
+A `Training` is the objective of a search: call it with a configuration. It loads the base model
+and tokenises the data once; each training gets a copy of the model. Accelerate chooses the
+device and the precision (`accelerate launch --mixed_precision bf16 ...`); every process trains
+its own model.
+
+Imports `errors`, `outcome`, `pretrained`, `tasks`, `tuner`; imported by `comparison` and `front`.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from transformers import DataCollatorWithPadding, get_linear_schedule_with_warmup
+
+from .errors import ConfigError, TrainingError
+from .outcome import Outcome
+from .pretrained import Method, Pretrained
+from .tasks import Evaluation, Task
+from .tuner.placement import find_layers
+
+__all__ = ["Training", "TrainingPlan"]
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH_SIZE = 128
+# batches that are formed together: long enough to find examples of like length, short enough to
+# keep the order of training random
+BATCHES_SORTED_TOGETHER = 25
+STEPS_BETWEEN_CHECKS = 20
+
+SplitName = Literal["train", "dev", "test"]
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How every configuration of a search is trained: AdamW with a linear schedule.
+
+    Attributes:
+        num_epochs: Passes over the training set, above 0.
+        max_steps: Optimiser steps at most; None for as many as the epochs take.
+        batch_size: Examples per step.
+        max_length: Tokens kept of an example.
+        learning_rate: Peak rate where a search does not choose one.
+        weight_decay: AdamW's.
+        warmup_fraction: Share of the steps in which the rate rises, [0, 1].
+        max_grad_norm: Gradients are scaled down to at most this norm.
+    """
+
+    num_epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    max_length: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_fraction: float = 0.1
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "batch_size", "learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"max_steps must be at least 1 or None, got {self.max_steps!r}.")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise ConfigError(f"warmup_fraction must be in [0, 1], got {self.warmup_fraction!r}.")
+
+    def num_steps(self, num_examples: int) -> int:
+        """Returns the number of optimiser steps for a training set of ``num_examples``."""
+        steps = max(1, round(self.num_epochs * num_examples / self.batch_size))
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+class Training:
+    """Trains and evaluates methods on one task, all by the same plan.
+
+    Args:
+        model: Local folder or Hub id of the pretrained model.
+        task: The task; trials see its `train` and `dev` splits.
+        plan: The plan of every training.
+        seed: Seed of the trainings that a search asks for; the same for all of them, so that
+            they differ in their configurations alone.
+
+    Raises:
+        ConfigError: The model cannot be loaded.
+        PlacementError: The model has no layout that our parts fit into.
+        TaskError: The tokenizer does not fit the task.
+    """
+
+    def __init__(
+        self, model: str, task: Task, plan: TrainingPlan | None = None, *, seed: int = 0
+    ) -> None:
+        self.task = task
+        self.plan = plan or TrainingPlan()
+        self.seed = seed
+        self.pretrained = Pretrained.load(model, task)
+        find_layers(self.pretrained.model)
+        self.accelerator = Accelerator()
+        self._collate = DataCollatorWithPadding(self.pretrained.tokenizer)
+        self._tokenised: dict[str, list[Example]] = {}
+        self._examples("train")
+
+    def __call__(self, config: Method, *, learning_rate: float | None = None) -> Outcome:
+        """Returns the outcome on the search-dev split of training ``config``.
+
+        Raises:
+            TrainingError: The loss became infinite or NaN.
+        """
+        started = time.perf_counter()
+        model = self.train(config, learning_rate=learning_rate, seed=self.seed)
+        evaluation = self.evaluate(model, "dev")
+        return Outcome(
+            score=evaluation.score,
+            loss=evaluation.loss,
+            seconds=time.perf_counter() - started,
+            details={"measures": evaluation.measures},
+        )
+
+    def train(self, method: Method, *, learning_rate: float | None = None, seed: int) -> nn.Module:
+        """Returns the model that training by ``method`` gives.
+
+        Args:
+            method: A PEFT configuration, or one of `pretrained`'s two methods without one.
+            learning_rate: Peak rate; None takes the plan's.
+            seed: Seed of the head, the new parts, dropout and the order of examples. Sets the
+                global generators, as dropout leaves no other way.
+
+        Raises:
+            TrainingError: The loss became infinite or NaN.
+        """
+        set_seed(seed)
+        model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
+        self._fit(model, learning_rate or self.plan.learning_rate, seed)
+        return model
+
+    def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
+        """Returns the metric and loss of ``model`` on a split."""
+        model.eval()
+        examples = self._examples(split)
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
+        logits: list[Tensor] = []
+        with torch.inference_mode(), self.accelerator.autocast():
+            for start in range(0, len(order), EVALUATION_BATCH_SIZE):
+                rows = order[start : start + EVALUATION_BATCH_SIZE]
+                batch = self._batch([examples[row] for row in rows])
+                batch.pop("labels")
+                logits.append(model(**batch).logits.float().cpu())
+        restored = torch.empty_like(torch.cat(logits))
+        restored[order] = torch.cat(logits)
+        return self.task.evaluate(restored.numpy(), getattr(self.task, split).labels)
+
+    def about(self) -> dict[str, Any]:
+        """Returns JSON-compatible facts by which a run folder knows this training again."""
+        return {
+            "model": self.pretrained.name,
+            "task": self.task.about(),
+            "plan": asdict(self.plan),
+            "seed": self.seed,
+            "mixed_precision": self.accelerator.mixed_precision,
+        }
+
+    def _fit(self, model: nn.Module, learning_rate: float, seed: int) -> None:
+        plan, accelerator = self.plan, self.accelerator
+        examples = self._examples("train")
+        num_steps = plan.num_steps(len(examples))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = accelerator.prepare(
+            torch.optim.AdamW(trained, lr=learning_rate, weight_decay=plan.weight_decay)
+        )
+        schedule = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
+            optimizer, round(plan.warmup_fraction * num_steps), num_steps
+        )
+        model.train()
+        for step, rows in enumerate(itertools.islice(self._rows(seed), num_steps)):
+            with accelerator.autocast():
+                loss = model(**self._batch([examples[row] for row in rows])).loss
+            if step % STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1:
+                _check_finite(loss, step, learning_rate)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(trained, plan.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        # Accelerate keeps every optimizer that it prepared until it is told to let go
+        accelerator.free_memory()
+
+    def _examples(self, split: SplitName) -> list[Example]:
+        if split not in self._tokenised:
+            self._tokenised[split] = getattr(self.task, split).tokenize(
+                self.pretrained.tokenizer, max_length=self.plan.max_length
+            )
+        return self._tokenised[split]
+
+    def _batch(self, examples: list[Example]) -> dict[str, Tensor]:
+        batch = self._collate(examples)
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+
+    def _rows(self, seed: int) -> Iterator[list[int]]:
+        """Yields the rows of each batch for ever, like lengths together, in random order."""
+        generator = torch.Generator().manual_seed(seed)
+        lengths = [len(example["input_ids"]) for example in self._examples("train")]
+        size = self.plan.batch_size
+        while True:
+            shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+            for start in range(0, len(shuffled), size * BATCHES_SORTED_TOGETHER):
+                chunk = shuffled[start : start + size * BATCHES_SORTED_TOGETHER]
+                chunk.sort(key=lengths.__getitem__)
+                batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+                for i in torch.randperm(len(batches), generator=generator).tolist():
+                    yield batches[i]
+
+
+def _check_finite(loss: Tensor, step: int, learning_rate: float) -> None:
+    value = loss.item()
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"The training loss was {value} at step {step} with learning rate {learning_rate:g}; "
+            "a lower rate or max_grad_norm may keep it finite."
+        )

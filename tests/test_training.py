@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel
+
+from peft_autoconfig import AutoPEFTConfig
+from peft_autoconfig.errors import ConfigError, TrainingError
+from peft_autoconfig.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Pretrained
+from peft_autoconfig.training import Training, TrainingPlan
+
+from .conftest import HIDDEN_SIZE, NUM_LAYERS
+
+PLAN = TrainingPlan(max_steps=12, num_epochs=100, batch_size=8, max_length=16)
+CONFIG = AutoPEFTConfig(
+    serial_bottleneck_size=4, parallel_bottleneck_size=2, prefix_length=2, layers_to_transform=[1]
+)
+
+
+@pytest.fixture(scope="module")
+def training(tiny_folder, tiny_task):
+    return Training(tiny_folder, tiny_task, PLAN)
+
+
+def test_a_trial_learns_and_says_how_well(training):
+    few = training(CONFIG, learning_rate=1e-5)
+    many = Training(
+        training.pretrained.name, training.task, TrainingPlan(max_steps=80, num_epochs=100)
+    )(CONFIG, learning_rate=2e-2)
+    assert many.loss < few.loss
+    assert many.score > 0.6
+    assert many.seconds > 0
+    assert many.details["measures"] == {"accuracy": many.score}
+
+
+def test_equal_seeds_give_equal_bits_whatever_came_before(training):
+    first = training(CONFIG, learning_rate=1e-2)
+    training(AutoPEFTConfig(prefix_length=3), learning_rate=5e-2)
+    again = training(CONFIG, learning_rate=1e-2)
+    assert (first.score, first.loss) == (again.score, again.loss)
+    fresh = Training(training.pretrained.name, training.task, PLAN)(CONFIG, learning_rate=1e-2)
+    assert (first.score, first.loss) == (fresh.score, fresh.loss)
+
+
+def test_seeds_differ(training):
+    weights = [
+        training.train(CONFIG, learning_rate=1e-2, seed=seed).state_dict() for seed in (1, 2)
+    ]
+    assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "num_params"),
+    [
+        (CONFIG, 2 * HIDDEN_SIZE * 6 + 6 + 2 * HIDDEN_SIZE + 2 * 2 * HIDDEN_SIZE),
+        (LoraConfig(r=2), NUM_LAYERS * 2 * 2 * 2 * HIDDEN_SIZE),
+        (LINEAR_PROBE, 0),
+    ],
+    ids=["ours", "lora", "probe"],
+)
+def test_only_the_method_and_the_head_are_trained(training, method, num_params):
+    base = training.pretrained.model.state_dict()
+    model = training.train(method, learning_rate=1e-2, seed=0)
+    assert training.pretrained.num_params(model) == num_params
+    for name, tensor in training.pretrained.model.state_dict().items():
+        assert torch.equal(tensor, base[name])
+    head = [p for n, p in model.named_parameters() if "classifier" in n and p.requires_grad]
+    assert sum(p.numel() for p in head) == 3 * HIDDEN_SIZE + 3
+
+
+def test_full_fine_tuning_trains_every_weight(training):
+    model = training.train(FULL_FINE_TUNING, learning_rate=1e-3, seed=0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    expected = sum(p.numel() for p in model.parameters()) - (3 * HIDDEN_SIZE + 3)
+    assert training.pretrained.num_params(model) == expected
+
+
+def test_scores_do_not_depend_on_the_order_of_batches(training):
+    model = training.train(CONFIG, learning_rate=1e-2, seed=0).eval()
+    evaluation = training.evaluate(model, "test")
+    predictions = []
+    for text in training.task.test.texts:
+        inputs = training.pretrained.tokenizer(*text, return_tensors="pt")
+        predictions.append(model(**inputs).logits.argmax().item())
+    labels = training.task.test.labels
+    expected = sum(p == label for p, label in zip(predictions, labels, strict=True)) / len(labels)
+    assert evaluation.score == pytest.approx(expected)
+
+
+def test_a_trained_model_is_saved_with_its_head(training, tmp_path):
+    model = training.train(CONFIG, learning_rate=1e-2, seed=0)
+    expected = training.evaluate(model, "test")
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(
+        Pretrained.load(training.pretrained.name, training.task).model, tmp_path
+    )
+    assert training.evaluate(loaded, "test") == expected
+
+
+def test_a_diverging_loss_is_an_error_with_advice(training, monkeypatch):
+    monkeypatch.setattr(
+        torch.nn.functional, "cross_entropy", lambda *_, **__: torch.tensor(math.nan)
+    )
+    with pytest.raises(TrainingError, match=r"nan at step 0 with learning rate 0\.01"):
+        training(CONFIG, learning_rate=1e-2)
+
+
+def test_steps_follow_epochs_and_the_limit():
+    assert TrainingPlan(num_epochs=2, batch_size=8).num_steps(100) == 25
+    assert TrainingPlan(num_epochs=2, batch_size=8, max_steps=7).num_steps(100) == 7
+    assert TrainingPlan(num_epochs=0.01).num_steps(10) == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"num_epochs": 0}, {"batch_size": -1}, {"max_steps": 0}, {"warmup_fraction": 2.0}]
+)
+def test_an_impossible_plan_is_refused(fields):
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        TrainingPlan(**fields)
+
+
+def test_an_unknown_model_is_refused(tiny_task):
+    with pytest.raises(ConfigError, match="got 'no/such-model'"):
+        Training("no/such-model", tiny_task, PLAN)
