@@ -14,40 +14,22 @@ from peft_autoconfig.search import Search
 from peft_autoconfig.space import SearchSpace
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
-SIZES = {
-    "serial_bottleneck_sizes": (0, 1, 4),
-    "parallel_bottleneck_sizes": (0, 2, 8),
-    "prefix_lengths": (0, 1, 4),
-}
-SPACE = SearchSpace(num_layers=2, hidden_size=4, learning_rates=(1e-3, 5e-3), **SIZES)
-PLAIN = SearchSpace(num_layers=2, hidden_size=4, **SIZES)
-SMALL = AutoPEFTConfig(prefix_length=1, layers_to_transform=[0])
+from .search_cases import (
+    PLAIN,
+    SMALL,
+    SPACE,
+    complete,
+    open_search,
+    points,
+    run_path,  # noqa: F401 (the fixture `folder`)
+    scored,
+    states,
+)
 
 
-def scored(config, learning_rate=1e-3):
-    """More parameters and the higher rate help; a smooth, honest objective."""
-    return 1 - math.exp(-SPACE.num_params(config) * learning_rate)
-
-
-def open_search(path, space=SPACE, **options):
-    return Search(space, path / "run", sampler=optuna.samplers.RandomSampler(seed=1), **options)
-
-
-def states(search):
-    return [record.state for record in search.trials]
-
-
-def complete(search):
-    return [record for record in search.trials if record.state == "COMPLETE"]
-
-
-def points(records):
-    return [(str(record.config), record.learning_rate) for record in records]
-
-
-def test_a_search_holds_the_number_of_trials_asked_for(tmp_path):
+def test_a_search_holds_the_number_of_trials_asked_for(folder):
     seen = []
-    search = open_search(tmp_path)
+    search = open_search(folder)
     front = search.run(scored, 8, callbacks=[lambda s, record: seen.append((s, record))])
     done = complete(search)
     assert len(done) == 8 == len(set(points(done)))
@@ -60,29 +42,29 @@ def test_a_search_holds_the_number_of_trials_asked_for(tmp_path):
         assert record.reason is None
 
 
-def test_the_same_call_again_goes_on_to_the_same_end(tmp_path):
-    open_search(tmp_path).run(scored, 4)
-    again = open_search(tmp_path)
+def test_the_same_call_again_goes_on_to_the_same_end(folder):
+    open_search(folder).run(scored, 4)
+    again = open_search(folder)
     again.run(scored, 6)
     assert len(complete(again)) == 6
     again.run(pytest.fail, 6)  # nothing is left to do
 
 
-def test_without_learning_rates_the_objective_gets_none(tmp_path):
-    search = open_search(tmp_path, PLAIN)
+def test_without_learning_rates_the_objective_gets_none(folder):
+    search = open_search(folder, PLAIN)
     search.run(lambda config: scored(config), 3)
     assert {record.learning_rate for record in complete(search)} == {None}
 
 
 @pytest.mark.parametrize("n_trials", [0, -1, True, 2.0, "10", SPACE.num_points + 1])
-def test_impossible_budgets_are_refused_before_anything_runs(tmp_path, n_trials):
-    search = open_search(tmp_path)
+def test_impossible_budgets_are_refused_before_anything_runs(folder, n_trials):
+    search = open_search(folder)
     with pytest.raises(ConfigError, match="n_trials"):
         search.run(pytest.fail, n_trials)
     assert search.trials == []
 
 
-def test_a_space_is_searched_to_its_last_point(tmp_path):
+def test_a_space_is_searched_to_its_last_point(folder):
     tiny = SearchSpace(
         num_layers=1,
         hidden_size=4,
@@ -90,20 +72,20 @@ def test_a_space_is_searched_to_its_last_point(tmp_path):
         parallel_bottleneck_sizes=[0, 2],
         prefix_lengths=[0],
     )
-    search = Search(tiny, tmp_path / "run", sampler=optuna.samplers.RandomSampler(seed=0))
+    search = Search(tiny, folder, sampler=optuna.samplers.RandomSampler(seed=0))
     search.run(lambda config: 0.5, tiny.num_points)
     assert len(set(points(complete(search)))) == tiny.num_points == 3
     with pytest.raises(SearchError, match="All 3 points of the space"):
         search.ask()
 
 
-def test_a_sampler_that_only_repeats_itself_is_stopped(tmp_path, monkeypatch):
+def test_a_sampler_that_only_repeats_itself_is_stopped(folder, monkeypatch):
     class Stubborn(optuna.samplers.RandomSampler):
         def sample_independent(self, study, trial, name, distribution):
             return distribution.to_external_repr(1)
 
     monkeypatch.setattr("peft_autoconfig.store.MAX_DRAWS", 5)
-    search = Search(PLAIN, tmp_path / "run", sampler=Stubborn())
+    search = Search(PLAIN, folder, sampler=Stubborn())
     with pytest.raises(SearchError, match="No valid and new configuration in 5 draws"):
         search.run(scored, 2)
 
@@ -111,18 +93,18 @@ def test_a_sampler_that_only_repeats_itself_is_stopped(tmp_path, monkeypatch):
 # --- outcomes -----------------------------------------------------------------------------------
 
 
-def test_an_outcome_is_kept_with_its_facts(tmp_path):
-    search = open_search(tmp_path, PLAIN)
-    outcome = Outcome(0.5, loss=1.25, seconds=9.0, details={"steps": 3, "path": tmp_path})
+def test_an_outcome_is_kept_with_its_facts(folder):
+    search = open_search(folder, PLAIN)
+    outcome = Outcome(0.5, loss=1.25, seconds=9.0, details={"steps": 3, "path": folder})
     search.run(lambda config: outcome, 1)
     [record] = complete(search)
     assert (record.score, record.loss, record.seconds) == (0.5, 1.25, 9.0)
-    stored = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path}/run/study.db")
-    assert stored.trials[-1].user_attrs["details"] == {"steps": 3, "path": str(tmp_path)}
+    stored = optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/study.db")
+    assert stored.trials[-1].user_attrs["details"] == {"steps": 3, "path": str(folder)}
 
 
-def test_a_diverged_loss_does_not_fail_a_scored_trial(tmp_path):
-    search = open_search(tmp_path, PLAIN)
+def test_a_diverged_loss_does_not_fail_a_scored_trial(folder):
+    search = open_search(folder, PLAIN)
     search.run(lambda config: Outcome(0.5, loss=math.nan), 1)
     assert [record.loss for record in complete(search)] == [None]
 
@@ -139,15 +121,15 @@ def test_a_diverged_loss_does_not_fail_a_scored_trial(tmp_path):
         (Outcome(math.nan), "finite score"),
     ],
 )
-def test_a_result_that_is_no_score_fails_its_trial(tmp_path, result, reason):
-    search = open_search(tmp_path)
+def test_a_result_that_is_no_score_fails_its_trial(folder, result, reason):
+    search = open_search(folder)
     trial = search.ask()
     record = search.tell(trial.number, result)
     assert record.state == "FAIL"
     assert reason in record.reason
 
 
-def test_a_failing_trial_is_recorded_and_the_search_goes_on(tmp_path):
+def test_a_failing_trial_is_recorded_and_the_search_goes_on(folder):
     calls = []
 
     def objective(config, learning_rate):
@@ -156,7 +138,7 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(tmp_path):
             raise MemoryError("out of memory, tried 2 GiB")
         return scored(config, learning_rate)
 
-    search = open_search(tmp_path)
+    search = open_search(folder)
     search.run(objective, 4)
     [failed] = [record for record in search.trials if record.state == "FAIL"]
     assert failed.reason == "MemoryError: out of memory, tried 2 GiB"
@@ -164,8 +146,8 @@ def test_a_failing_trial_is_recorded_and_the_search_goes_on(tmp_path):
     assert str(failed.config) not in {str(record.config) for record in complete(search)}
 
 
-def test_a_search_whose_first_trials_all_fail_is_stopped(tmp_path):
-    search = open_search(tmp_path)
+def test_a_search_whose_first_trials_all_fail_is_stopped(folder):
+    search = open_search(folder)
 
     def objective(config, learning_rate):
         raise ValueError("no such column")
@@ -177,7 +159,7 @@ def test_a_search_whose_first_trials_all_fail_is_stopped(tmp_path):
     assert len(complete(search)) == 2
 
 
-def test_a_search_in_which_most_fail_is_stopped(tmp_path):
+def test_a_search_in_which_most_fail_is_stopped(folder):
     calls = []
 
     def objective(config, learning_rate):
@@ -185,30 +167,30 @@ def test_a_search_in_which_most_fail_is_stopped(tmp_path):
         return 0.5 if len(calls) < 5 else math.nan
 
     with pytest.raises(SearchError, match="6 of 10 trials failed"):
-        open_search(tmp_path).run(objective, 20)
+        open_search(folder).run(objective, 20)
 
 
 # --- interruption, ask and tell -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_trial_comes_first_when_the_search_goes_on(tmp_path, interruption):
+def test_an_interrupted_trial_comes_first_when_the_search_goes_on(folder, interruption):
     def interrupted(config, learning_rate):
         raise interruption
 
-    search = open_search(tmp_path)
+    search = open_search(folder)
     with pytest.raises(interruption):
         search.run(interrupted, 5)
     assert states(search)[-2:] == ["FAIL", "WAITING"]
     taken = search.trials[-2]
     assert taken.reason == "interrupted"
     seen = []
-    open_search(tmp_path).run(lambda c, learning_rate: seen.append((c, learning_rate)) or 0.5, 2)
+    open_search(folder).run(lambda c, learning_rate: seen.append((c, learning_rate)) or 0.5, 2)
     assert seen[0] == (taken.config, taken.learning_rate)
 
 
-def test_ask_and_tell(tmp_path):
-    search = open_search(tmp_path)
+def test_ask_and_tell(folder):
+    search = open_search(folder)
     asked = [search.ask() for _ in range(3)]
     assert len(set(points(asked))) == 3
     search.tell(asked[0].number, 0.5)
@@ -219,8 +201,8 @@ def test_ask_and_tell(tmp_path):
     assert points([search.ask()]) == points(asked[2:])
 
 
-def test_only_asked_trials_can_be_told(tmp_path):
-    search = open_search(tmp_path, PLAIN)
+def test_only_asked_trials_can_be_told(folder):
+    search = open_search(folder, PLAIN)
     with pytest.raises(SearchError, match="no trial 7"):
         search.tell(7, 0.5)
     search.enqueue(SMALL)
@@ -228,8 +210,8 @@ def test_only_asked_trials_can_be_told(tmp_path):
         search.tell(0, 0.5)
 
 
-def test_queued_configurations_come_first_and_only_once(tmp_path):
-    search = open_search(tmp_path)
+def test_queued_configurations_come_first_and_only_once(folder):
+    search = open_search(folder)
     assert search.enqueue(SMALL, 5e-3)
     assert not search.enqueue(SMALL, 5e-3)
     assert search.enqueue(SMALL, 1e-3)
@@ -244,12 +226,12 @@ def test_queued_configurations_come_first_and_only_once(tmp_path):
 # --- the front ------------------------------------------------------------------------------------
 
 
-def test_the_front_on_disk_is_the_front_of_the_trials(tmp_path):
-    search = open_search(tmp_path, about={"num_base_params": 1000})
+def test_the_front_on_disk_is_the_front_of_the_trials(folder):
+    search = open_search(folder, about={"num_base_params": 1000})
     search.run(scored, 12)
     front = search.front()
-    assert [m["trial"] for m in read_front(tmp_path / "run")] == [r.number for r in front]
-    for entry, record in zip(read_front(tmp_path / "run"), front, strict=True):
+    assert [m["trial"] for m in read_front(folder)] == [r.number for r in front]
+    for entry, record in zip(read_front(folder), front, strict=True):
         assert AutoPEFTConfig(**entry["config"]) == record.config
         assert entry["score"] == record.score
         assert entry["fraction"] == record.num_params / 1000
@@ -262,16 +244,16 @@ def test_the_front_on_disk_is_the_front_of_the_trials(tmp_path):
     assert [r.score for r in front] == sorted({r.score for r in front})
 
 
-def test_a_configuration_stands_in_the_front_at_its_best_rate(tmp_path):
-    search = open_search(tmp_path)
+def test_a_configuration_stands_in_the_front_at_its_best_rate(folder):
+    search = open_search(folder)
     for rate, score in ((1e-3, 0.0), (5e-3, 0.7)):
         search.enqueue(SMALL, rate)
         search.tell(search.ask().number, score)
     assert [(r.learning_rate, r.score) for r in search.front()] == [(5e-3, 0.7)]
 
 
-def test_best(tmp_path):
-    search = open_search(tmp_path, PLAIN)
+def test_best(folder):
+    search = open_search(folder, PLAIN)
     with pytest.raises(SearchError, match="no complete trial"):
         search.best()
     search.run(scored, 6)
@@ -284,38 +266,38 @@ def test_best(tmp_path):
 # --- other searches -------------------------------------------------------------------------------
 
 
-def test_another_space_or_task_is_refused_and_the_run_stays(tmp_path):
-    search = open_search(tmp_path, about={"task": "rte"})
+def test_another_space_or_task_is_refused_and_the_run_stays(folder):
+    search = open_search(folder, about={"task": "rte"})
     search.run(scored, 2)
-    before = (tmp_path / "run/study.db").read_bytes()
+    before = (folder / "study.db").read_bytes()
     with pytest.raises(RunError, match=r"space\.learning_rates"):
-        open_search(tmp_path, PLAIN, about={"task": "rte"})
+        open_search(folder, PLAIN, about={"task": "rte"})
     with pytest.raises(RunError, match=r"about\.task is 'rte' there and 'mrpc' here"):
-        open_search(tmp_path, about={"task": "mrpc"})
-    assert (tmp_path / "run/study.db").read_bytes() == before
-    assert len(complete(open_search(tmp_path, about={"task": "rte"}))) == 2
+        open_search(folder, about={"task": "mrpc"})
+    assert (folder / "study.db").read_bytes() == before
+    assert len(complete(open_search(folder, about={"task": "rte"}))) == 2
 
 
-def test_a_damaged_study_is_refused(tmp_path):
-    open_search(tmp_path)
-    (tmp_path / "run/study.db").write_bytes(b"no data base" * 1000)
+def test_a_damaged_study_is_refused(folder):
+    open_search(folder)
+    (folder / "study.db").write_bytes(b"no data base" * 1000)
     with pytest.raises(RunError, match=r"study\.db cannot be read"):
-        open_search(tmp_path)
+        open_search(folder)
 
 
-def test_odd_characters_in_the_path(tmp_path):
-    search = open_search(tmp_path / "a {b} 50%20 ?c#d é")
+def test_odd_characters_in_the_path(folder):
+    search = open_search(folder / "a {b} 50%20 ?c#d é")
     search.run(scored, 1)
     assert search.folder.study_file.exists()
     assert json.loads(search.folder.front_file.read_text())["front"]
 
 
-def test_a_sampler_that_breaks_leaves_no_running_trial(tmp_path):
+def test_a_sampler_that_breaks_leaves_no_running_trial(folder):
     class Broken(optuna.samplers.RandomSampler):
         def sample_independent(self, *args, **kwargs):
             raise ZeroDivisionError("no fit")
 
-    search = Search(SPACE, tmp_path / "run", sampler=Broken())
+    search = Search(SPACE, folder, sampler=Broken())
     with pytest.raises(ZeroDivisionError):
         search.run(scored, 2)
     assert states(search) == ["FAIL"]
