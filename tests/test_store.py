@@ -83,18 +83,22 @@ def check_whole(search, n_trials):
 
 
 def test_killed_again_and_again(folder):
-    n_trials, kills = 24, 0
+    n_trials, kills = 60, 6
+    search = open_search(folder)
     generator = random.Random(0)
-    while kills < 6:
+    for _ in range(kills):
+        before = len(search.trials)
         worker = start(folder, n_trials)
-        time.sleep(generator.uniform(0.2, 0.9))
-        if worker.is_alive():
-            os.kill(worker.pid, signal.SIGKILL)
-            kills += 1
+        while len(search.trials) == before:
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0.0, 0.4))
+        os.kill(worker.pid, signal.SIGKILL)
         worker.join()
-    n_trials += len(complete(open_search(folder)))  # however fast the machine, work is left
+    assert len(complete(search)) < n_trials, "killed too late to tell anything"
+    n_trials = len(complete(search)) + 6
     finish([start(folder, n_trials)])
-    check_whole(open_search(folder), n_trials)
+    check_whole(search, n_trials)
+    assert any("died" in (record.reason or "") for record in search.trials)
 
 
 def test_a_dead_workers_trial_comes_again_once_and_first(folder):
