@@ -1,9 +1,9 @@
 """The training of one configuration: (method, learning rate, seed) -> model -> Outcome.
 
 A `Training` is the objective of a search: call it with a configuration. It loads the base model
-and tokenises the data once; each training gets a copy of the model. Accelerate chooses the
-device and the precision (`accelerate launch --mixed_precision bf16 ...`); every process trains
-its own model.
+and tokenises the data once, when they are first needed; each training gets a copy of the model.
+Accelerate chooses the device and the precision (`accelerate launch --mixed_precision bf16 ...`);
+every process trains its own model.
 
 Imports `errors`, `outcome`, `pretrained`, `tasks`, `tuner`; imported by `comparison` and `front`.
 """
@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -90,24 +91,29 @@ class Training:
         seed: Seed of the trainings that a search asks for; the same for all of them, so that
             they differ in their configurations alone.
 
-    Raises:
-        ConfigError: The model cannot be loaded.
-        PlacementError: The model has no layout that our parts fit into.
-        TaskError: The tokenizer does not fit the task.
     """
 
     def __init__(
         self, model: str, task: Task, plan: TrainingPlan | None = None, *, seed: int = 0
     ) -> None:
+        self.model = model
         self.task = task
         self.plan = plan or TrainingPlan()
         self.seed = seed
-        self.pretrained = Pretrained.load(model, task)
-        find_layers(self.pretrained.model)
         self.accelerator = Accelerator()
-        self._collate = DataCollatorWithPadding(self.pretrained.tokenizer)
         self._tokenised: dict[str, list[Example]] = {}
-        self._examples("train")
+
+    @cached_property
+    def pretrained(self) -> Pretrained:
+        """The model and its tokenizer, loaded when they are first needed.
+
+        Raises:
+            ConfigError: The model cannot be loaded.
+            PlacementError: The model has no layout that our parts fit into.
+        """
+        pretrained = Pretrained.load(self.model, self.task)
+        find_layers(pretrained.model)
+        return pretrained
 
     def __call__(self, config: Method, *, learning_rate: float | None = None) -> Outcome:
         """Returns the outcome on the search-dev split of training ``config``.
@@ -161,7 +167,7 @@ class Training:
     def about(self) -> dict[str, Any]:
         """Returns JSON-compatible facts by which a run folder knows this training again."""
         return {
-            "model": self.pretrained.name,
+            "model": self.model,
             "task": self.task.about(),
             "plan": asdict(self.plan),
             "seed": self.seed,
@@ -201,7 +207,7 @@ class Training:
         return self._tokenised[split]
 
     def _batch(self, examples: list[Example]) -> dict[str, Tensor]:
-        batch = self._collate(examples)
+        batch = DataCollatorWithPadding(self.pretrained.tokenizer)(examples)
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _rows(self, seed: int) -> Iterator[list[int]]:

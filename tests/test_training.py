@@ -122,4 +122,4 @@ def test_an_impossible_plan_is_refused(fields):
 
 def test_an_unknown_model_is_refused(tiny_task):
     with pytest.raises(ConfigError, match="got 'no/such-model'"):
-        Training("no/such-model", tiny_task, PLAN)
+        Training("no/such-model", tiny_task, PLAN)(CONFIG)
