@@ -1,7 +1,7 @@
-"""The checks of what a person lists as choices of a search space: sizes, rates, whole numbers.
+"""What a person gives to make a search space, read and checked: sizes, rates, a model.
 
-Each function returns the checked value in the form in which the space keeps it, or raises a
-`ConfigError` that names the attribute. Imports `errors`; imported by `space`.
+Each check returns its value in the form in which the space keeps it, or raises a `ConfigError` that
+names the attribute. Imports `errors`; imported by `space`.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import ConfigError
 
-__all__ = ["check_names", "check_positive", "check_rates", "check_sizes"]
+__all__ = ["check_names", "check_positive", "check_rates", "check_sizes", "read_model"]
 
 Number = TypeVar("Number", int, float)
 
@@ -49,6 +49,37 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"expected names among {sorted(known)} for {what}, got {unknown}")
+
+
+def read_model(model_or_config: Any, *, given: set[str]) -> dict[str, int]:
+    """Returns num_layers, hidden_size and, with heads, key_value_size of a Transformers model.
+
+    Nothing but attributes is read, so the config alone will do and no weights are needed.
+
+    Args:
+        model_or_config: A model or its config.
+        given: Names that need not be found.
+
+    Raises:
+        ConfigError: If the config does not tell its layers or its width.
+    """
+    config = getattr(model_or_config, "config", model_or_config)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    width = getattr(config, "hidden_size", None)
+    found = {"num_layers": getattr(config, "num_hidden_layers", None), "hidden_size": width}
+    missing = [name for name, value in found.items() if value is None and name not in given]
+    if missing:
+        raise ConfigError(
+            f"expected a Transformers model or config that tells its {' and '.join(missing)}, got "
+            f"{type(model_or_config).__name__}; pass {', '.join(f'{n}=...' for n in missing)}"
+        )
+    heads = getattr(config, "num_attention_heads", None)
+    if heads and width:
+        key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+        head_dim = getattr(config, "head_dim", None) or width // heads
+        found["key_value_size"] = key_value_heads * head_dim
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _is_whole(value: Any) -> bool:

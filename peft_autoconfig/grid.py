@@ -5,16 +5,17 @@ what the budget is. Configurations are *levels* here: for each module the place 
 its choices, then one 0 or 1 per layer. Imports `errors`; imported by `space`.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import ConfigError
 
-__all__ = ["SizeGrid"]
+__all__ = ["SizeGrid", "nearest_levels", "scale_levels"]
 
 MAX_COMBINATIONS = 1_000_000  # the table of combinations is held in memory
 
@@ -126,6 +127,18 @@ class SizeGrid:
             picked[rows] = generator.choice(len(allowed), size=len(rows), p=allowed / allowed.sum())
         return self._levels(picked, active, generator)
 
+    def all_levels(self) -> NDArray[np.int64]:
+        """Returns the levels ``size x (m + L)`` of every valid configuration; for small grids."""
+        rows: list[NDArray[np.int64]] = []
+        for active in range(1, self.num_layers + 1):
+            sizes = np.stack(
+                np.unravel_index(np.flatnonzero(self.most_active >= active), self.shape)
+            )
+            for layers in itertools.combinations(range(self.num_layers), active):
+                mask = np.isin(np.arange(self.num_layers), layers)
+                rows.append(np.hstack([sizes.T, np.tile(mask, (sizes.shape[1], 1))]))
+        return np.concatenate(rows).astype(np.int64)
+
     @property
     def _masks_up_to(self) -> list[int]:
         """Number of masks with 1 to k active layers, for k = 0 ... L."""
@@ -151,3 +164,22 @@ class SizeGrid:
         ranks = generator.random((len(picked), self.num_layers)).argsort(axis=1).argsort(axis=1)
         sizes = np.stack(np.unravel_index(picked, self.shape), axis=1)
         return np.hstack([sizes, ranks < active[:, None]]).astype(np.int64)
+
+
+def scale_levels(levels: NDArray[np.int64], num_levels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns levels ``... x d`` scaled to [0, 1]; a dimension with one level stays at 0."""
+    return np.asarray(levels / np.maximum(num_levels - 1, 1), dtype=np.float64)
+
+
+def nearest_levels(X: ArrayLike, num_levels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the levels nearest to vectors ``n x d``.
+
+    Raises:
+        ConfigError: If the vectors have another length or are not finite.
+    """
+    vectors = np.asarray(X, dtype=np.float64)
+    if vectors.ndim != 2 or vectors.shape[1] != len(num_levels):
+        raise ConfigError(f"expected vectors of {len(num_levels)} entries, got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ConfigError("expected finite numbers in [0, 1], got NaN or infinity")
+    return np.rint(np.clip(vectors, 0, 1) * (num_levels - 1)).astype(np.int64)

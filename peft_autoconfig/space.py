@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .choices import check_names, check_positive, check_rates, check_sizes
+from .choices import check_names, check_positive, check_rates, check_sizes, read_model
 from .errors import ConfigError
-from .grid import SizeGrid
+from .grid import SizeGrid, nearest_levels, scale_levels
 from .tuner.config import AutoPEFTConfig
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class SearchSpace:
         max_params: Only configurations with at most so many parameters; None for no limit.
 
     Raises:
-        ConfigError: If a choice is impossible, or no configuration is left.
+        ConfigError: If a choice is impossible or no configuration is left; from every method that
+            is given a configuration, parameters or a vector that the space does not hold.
     """
 
     num_layers: int
@@ -114,24 +115,7 @@ class SearchSpace:
         Raises:
             ConfigError: If the config does not tell its layers, width or heads.
         """
-        config = getattr(model_or_config, "config", model_or_config)
-        if hasattr(config, "get_text_config"):
-            config = config.get_text_config()
-        read: dict[str, Any] = {
-            "num_layers": choices.get("num_layers", getattr(config, "num_hidden_layers", None)),
-            "hidden_size": choices.get("hidden_size", getattr(config, "hidden_size", None)),
-        }
-        missing = [name for name, value in read.items() if value is None]
-        if missing:
-            raise ConfigError(
-                f"expected a Transformers model or config that tells its {' and '.join(missing)}, "
-                f"got {type(model_or_config).__name__}; pass "
-                f"{', '.join(f'{name}=...' for name in missing)}"
-            )
-        read["key_value_size"] = _key_value_size(config)
-        return cls.paper(**(read | choices))
-
-    # --- Optuna's parameters ------------------------------------------------------------------
+        return cls.paper(**(read_model(model_or_config, given=set(choices)) | choices))
 
     @cached_property
     def dimensions(self) -> dict[str, tuple[float, ...]]:
@@ -157,7 +141,7 @@ class SearchSpace:
     def suggest(self, trial: optuna.trial.BaseTrial) -> AutoPEFTConfig:
         """Returns the configuration that a trial stands for, asking it for every dimension.
 
-        A learning rate of the space is then found in ``trial.params["learning_rate"]``.
+        The learning rate is then ``trial.params["learning_rate"]``.
 
         Raises:
             optuna.TrialPruned: If a sampler that does not know the space drew an invalid point.
@@ -176,11 +160,7 @@ class SearchSpace:
         return self.config(params)
 
     def params(self, config: AutoPEFTConfig, learning_rate: float | None = None) -> dict[str, Any]:
-        """Returns the Optuna parameters of a configuration; inverse of `config`.
-
-        Raises:
-            ConfigError: If the configuration or the learning rate is not in the space.
-        """
+        """Returns the Optuna parameters of a configuration; inverse of `config`."""
         params = self._structure(config)
         if (learning_rate is None) != (self.learning_rates is None):
             wanted = "no learning rate" if self.learning_rates is None else "a learning rate"
@@ -193,11 +173,7 @@ class SearchSpace:
         return params
 
     def config(self, params: Mapping[str, Any]) -> AutoPEFTConfig:
-        """Returns the configuration of Optuna's parameters; other entries are ignored.
-
-        Raises:
-            ConfigError: If a parameter is missing or the configuration is not valid.
-        """
+        """Returns the configuration of Optuna's parameters; other entries are ignored."""
         self._check(params)
         layers = [i for i, name in enumerate(self._layer_names) if params[name]]
         return AutoPEFTConfig(
@@ -206,8 +182,6 @@ class SearchSpace:
             prefix_length=int(params["prefix_length"]),
             layers_to_transform=None if len(layers) == self.num_layers else layers,
         )
-
-    # --- configurations -----------------------------------------------------------------------
 
     @property
     def size(self) -> int:
@@ -219,6 +193,12 @@ class SearchSpace:
         """The number of different trials: valid configurations times learning rates."""
         return self.size * len(self.learning_rates or (None,))
 
+    @property
+    def params_range(self) -> tuple[int, int]:
+        """The parameter counts of the smallest and of the largest valid configuration."""
+        counts = self._grid.per_layer * self._grid.most_active
+        return int(self._grid.per_layer[self._grid.most_active > 0].min()), int(counts.max())
+
     def is_valid(self, config: AutoPEFTConfig) -> bool:
         """Returns whether the configuration lies in the space, its budget included."""
         try:
@@ -228,21 +208,13 @@ class SearchSpace:
         return True
 
     def canonical(self, config: AutoPEFTConfig) -> AutoPEFTConfig:
-        """Returns the configuration with shared sizes and the shortest mask; the rest is kept.
-
-        Raises:
-            ConfigError: If the configuration is not in the space.
-        """
+        """Returns the configuration with shared sizes and the shortest mask; the rest is kept."""
         plain = self.config(self._structure(config))
         names = (*SIZE_NAMES, "layers_to_transform")
         return replace(config.joined(), **{name: getattr(plain, name) for name in names})
 
     def neighbors(self, config: AutoPEFTConfig) -> list[AutoPEFTConfig]:
-        """Returns all valid configurations that differ in one size or in one layer's bit.
-
-        Raises:
-            ConfigError: If the configuration is not in the space.
-        """
+        """Returns all valid configurations that differ in one size or in one layer's bit."""
         params = self._structure(config)
         self._check(params)
         changed = [
@@ -258,42 +230,28 @@ class SearchSpace:
         levels = self._grid.sample(1, np.random.default_rng(seed))[0]
         return self.config(self._at_levels(levels))
 
-    # --- vectors ------------------------------------------------------------------------------
-
     def encode(
         self, config: AutoPEFTConfig, learning_rate: float | None = None
     ) -> NDArray[np.float64]:
-        """Returns the vector ``d`` in [0, 1] of a configuration; inverse of `decode`.
-
-        Raises:
-            ConfigError: If the configuration or the learning rate is not in the space.
-        """
+        """Returns the vector ``d`` in [0, 1] of a configuration; inverse of `decode`."""
         return self.encode_params(self.params(config, learning_rate))
 
     def decode(self, x: ArrayLike) -> tuple[AutoPEFTConfig, float | None]:
-        """Returns the configuration and the learning rate nearest to a vector ``d``.
-
-        Raises:
-            ConfigError: If the vector has another length or its configuration is not valid.
-        """
+        """Returns the configuration and the learning rate nearest to a vector ``d``."""
         params = self.decode_params(x)
         return self.config(params), params.get(LEARNING_RATE)
 
     def encode_params(self, params: Mapping[str, Any]) -> NDArray[np.float64]:
-        """Returns the vector ``d`` in [0, 1] of Optuna's parameters.
-
-        Raises:
-            ConfigError: If a parameter is missing or the configuration is not valid.
-        """
+        """Returns the vector ``d`` in [0, 1] of Optuna's parameters."""
         self._check(params)
         if self.learning_rates is not None and LEARNING_RATE not in params:
             raise ConfigError(f"expected a parameter {LEARNING_RATE}, got only {sorted(params)}")
         levels = [choices.index(params[name]) for name, choices in self.dimensions.items()]
-        return self._vectors(np.array(levels))
+        return scale_levels(np.array(levels), self._num_levels)
 
     def decode_params(self, x: ArrayLike) -> dict[str, Any]:
         """Returns the Optuna parameters nearest to a vector ``d``, valid or not."""
-        return self._at_levels(self._levels(np.asarray(x, dtype=np.float64)[None])[0])
+        return self._at_levels(nearest_levels(np.asarray(x)[None], self._num_levels)[0])
 
     def sample_stratified(self, n: int, seed: int | np.random.Generator) -> NDArray[np.float64]:
         """Returns vectors ``n x d`` of valid points, drawn from cheap to dear; repeats may occur.
@@ -305,27 +263,26 @@ class SearchSpace:
         if self.learning_rates is not None:
             rates = generator.integers(len(self.learning_rates), size=(n, 1))
             levels = np.hstack([levels, rates])
-        return self._vectors(levels)
+        return scale_levels(levels, self._num_levels)
 
-    # --- parameter counts ---------------------------------------------------------------------
+    def points(self) -> NDArray[np.float64]:
+        """Returns the vectors ``num_points x d`` of every different trial; for small spaces."""
+        levels = self._grid.all_levels()
+        if self.learning_rates is not None:
+            rates = np.arange(len(self.learning_rates))
+            repeated = np.repeat(levels, len(rates), axis=0)
+            levels = np.hstack([repeated, np.tile(rates, len(levels))[:, None]])
+        return scale_levels(levels, self._num_levels)
 
     def num_params(self, config: AutoPEFTConfig) -> int:
         """Returns how many numbers the saved adapter of any `AutoPEFTConfig` holds.
 
-        Biases count, a prefix is its keys and values, the task head does not count.
-
-        Raises:
-            ConfigError: If the configuration does not fit `num_layers`.
-        """
+        Biases count, a prefix is its keys and values, the task head does not count."""
         sizes = config.layer_sizes(self.num_layers)
         return sum(self._layer_params(i, size) for layer in sizes for i, size in enumerate(layer))
 
     def num_paper_params(self, config: AutoPEFTConfig) -> int:
-        """Returns the count that AutoPEFT reports: as `num_params`, without the biases.
-
-        Raises:
-            ConfigError: If the configuration does not fit `num_layers`.
-        """
+        """Returns the count that AutoPEFT reports: as `num_params`, without the biases."""
         biases = sum(
             size + self.hidden_size
             for layer in config.layer_sizes(self.num_layers)
@@ -340,10 +297,8 @@ class SearchSpace:
 
     def count_params(self, X: ArrayLike) -> NDArray[np.int64]:
         """Returns the parameter counts ``n`` of vectors ``n x d``; 0 where everything is off."""
-        levels = self._levels(np.asarray(X, dtype=np.float64))
+        levels = nearest_levels(X, self._num_levels)
         return self._grid.count_params(levels[:, : len(SIZE_NAMES) + self.num_layers])
-
-    # --- JSON ---------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the space as JSON-compatible values; inverse of `from_dict`."""
@@ -363,8 +318,6 @@ class SearchSpace:
         if missing:
             raise ConfigError(f"expected a whole search space, got one without {missing}")
         return cls(**values)
-
-    # --- inner workings -----------------------------------------------------------------------
 
     @property
     def _sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -426,29 +379,7 @@ class SearchSpace:
         if reason is not None:
             raise ConfigError(f"{reason}; SearchSpace.dimensions lists what this space holds")
 
-    def _vectors(self, levels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Returns levels scaled to [0, 1]; a dimension with one choice stays at 0."""
-        return np.asarray(levels / np.maximum(self._num_levels - 1, 1), dtype=np.float64)
-
-    def _levels(self, X: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Returns the levels nearest to vectors ``n x d``."""
-        if X.ndim != 2 or X.shape[1] != len(self.dimensions):
-            raise ConfigError(f"expected vectors of {len(self.dimensions)} entries, got {X.shape}")
-        if not np.isfinite(X).all():
-            raise ConfigError("expected finite numbers in [0, 1], got NaN or infinity")
-        return np.rint(np.clip(X, 0, 1) * (self._num_levels - 1)).astype(np.int64)
-
     def _at_levels(self, levels: NDArray[np.int64]) -> dict[str, Any]:
         """Returns the parameters at levels, as many dimensions as there are levels."""
         named = zip(self.dimensions.items(), levels, strict=False)
         return {name: choices[level] for (name, choices), level in named}
-
-
-def _key_value_size(config: Any) -> int | None:
-    """Returns ``num_key_value_heads * head_dim`` of a model config, or None if it has no heads."""
-    heads = getattr(config, "num_attention_heads", None)
-    if not heads:
-        return None
-    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return int(key_value_heads * head_dim)
