@@ -1,0 +1,90 @@
+"""From what is known to the next point: fit, fantasise, and search the lattice.
+
+The top of this package; `sampler` calls `propose` and nothing else to choose a point.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .acquisition import LogNoisyEHVI
+from .lattice import Lattice, distinct
+from .pareto import is_non_dominated
+from .surrogate import fit_surrogate
+
+__all__ = ["Knowledge", "propose"]
+
+NUM_SAMPLES = 16
+NUM_RESTARTS = 8
+MAX_STEPS = 10
+MAX_NEIGHBORS = 500
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What was evaluated, what is being evaluated, and what must not be evaluated.
+
+    Attributes:
+        train_X: ``n x d`` points with a score, n at least 1.
+        train_Y: ``n`` finite scores, higher is better.
+        X_pending: ``m x d`` points whose score is still to come.
+        seen: Keys (`Lattice.keys`) of all points that may not be proposed again.
+    """
+
+    train_X: Tensor
+    train_Y: Tensor
+    X_pending: Tensor
+    seen: set[tuple[int, ...]]
+
+
+def propose(
+    lattice: Lattice, known: Knowledge, candidates: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Returns the unseen point ``d`` that promises the largest gain of hypervolume.
+
+    Area is measured from the worst score that the model believes in and the dearest point there
+    is: on synthetic searches no worse than the nadir of the front, and defined from the first
+    score on.
+
+    Args:
+        lattice: The points that may be evaluated.
+        known: What is known so far.
+        candidates: ``k x d`` points from all over the lattice to start from, at least one unseen.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If all candidates have been seen.
+    """
+    baseline = distinct(torch.cat([known.train_X, known.X_pending]))
+    costs = lattice.cost(baseline)
+    surrogate = fit_surrogate(lattice.inputs(known.train_X), known.train_Y)
+    mean, _ = surrogate.posterior(lattice.inputs(baseline))
+    reference = (surrogate.standardize(float(mean.min())), lattice.max_cost)
+    fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
+    acquisition = LogNoisyEHVI(fantasies, costs, reference)
+    front = baseline[is_non_dominated(mean, costs)]
+    near = lattice.neighbors(front)
+    near = near[torch.randperm(len(near), generator=generator)[:MAX_NEIGHBORS]]
+    starts = lattice.unseen(torch.cat([candidates, near]), known.seen)
+    return _climb(acquisition, lattice, starts, known.seen)
+
+
+def _climb(
+    acquisition: LogNoisyEHVI, lattice: Lattice, starts: Tensor, seen: set[tuple[int, ...]]
+) -> Tensor:
+    """Returns the best point found from the best starts by moving to the best neighbour."""
+    if not len(starts):
+        raise ValueError("expected a candidate that has not been seen, got none")
+    values = acquisition(lattice.inputs(starts), lattice.cost(starts))
+    best = values.topk(min(NUM_RESTARTS, len(starts))).indices
+    points, values = starts[best], values[best]
+    for _ in range(MAX_STEPS):
+        moves = lattice.unseen(lattice.neighbors(points), seen)
+        gains = acquisition(lattice.inputs(moves), lattice.cost(moves))
+        pool, worth = torch.cat([points, moves]), torch.cat([values, gains])
+        top = worth.topk(len(points)).indices
+        if worth[top].max() <= values.max():
+            break
+        points, values = pool[top], worth[top]
+    return points[values.argmax()]
