@@ -7,10 +7,7 @@ in the run folder, so any number of processes may run the same search, be killed
 Imports `errors`, `outcome`, `space`, `run_folder`, `store`, `trial`, `pilot` and, late, `sampler`.
 """
 
-import json
 import logging
-import math
-import numbers
 import os
 import time
 from collections import Counter
@@ -26,7 +23,14 @@ from .pilot import leaves_baseline, pilot_points, refusal
 from .run_folder import RunFolder, choose
 from .space import SearchSpace
 from .store import TrialStore
-from .trial import TrialRecord, front_member, non_dominated, record_of
+from .trial import (
+    TrialRecord,
+    checked_outcome,
+    facts_of,
+    front_member,
+    non_dominated,
+    record_of,
+)
 from .tuner.config import AutoPEFTConfig
 
 __all__ = ["Objective", "Search"]
@@ -130,7 +134,7 @@ class Search:
             mine.append(self._evaluate(objective, trial))
             for callback in callbacks:
                 callback(self, mine[-1])
-            _refuse_failures(mine)
+            self._refuse_failures(mine)
         with self._store.lock():
             self._write_front()
         return self.front()
@@ -205,13 +209,14 @@ class Search:
         if trial.state == TrialState.WAITING:
             raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
         try:
-            outcome = _outcome(result)
-        except ValueError as error:
+            outcome = checked_outcome(result)
+            facts = facts_of(outcome, seconds)
+        except (TypeError, ValueError) as error:
             return self.fail(number, str(error))
         config = self.space.config(trial.params)
         values = (outcome.score, float(self.space.num_params(config)))
         with self._store.lock():
-            number = self._store.complete(number, values, _facts(outcome, seconds))
+            number = self._store.complete(number, values, facts)
             self._write_front()
             return record_of(self._store.trial(number), self.space)
 
@@ -234,15 +239,20 @@ class Search:
 
     def _next(self, n_trials: int) -> FrozenTrial | None:
         """Returns a trial to evaluate; None when ``n_trials`` are complete."""
+        is_waiting = False
         while True:
             with self._store.lock():
                 self._store.reap()
                 complete = len(self._store.trials(TrialState.COMPLETE))
+                running = len(self._store.trials(TrialState.RUNNING))
                 if complete >= n_trials:
                     return None
-                if complete + len(self._store.trials(TrialState.RUNNING)) < n_trials:
+                if complete + running < n_trials:
                     return self._store.ask()
             # The rest is in the hands of others; should one of them fail, there is work again.
+            if not is_waiting:
+                logger.info("Waiting for the last %d trials, which others train.", running)
+                is_waiting = True
             time.sleep(POLL_SECONDS)
 
     def _evaluate(self, objective: Objective, trial: FrozenTrial) -> TrialRecord:
@@ -278,6 +288,28 @@ class Search:
         base = self.about.get("num_base_params")
         self.folder.write_front([front_member(record, base) for record in self.front()])
 
+    def _refuse_failures(self, records: Sequence[TrialRecord]) -> None:
+        """Stops a search in which the first trials all fail, or more than half of them.
+
+        Raises:
+            SearchError: So it is; the message counts the reasons.
+        """
+        failed = [record for record in records if record.state == "FAIL"]
+        all_first = len(failed) == len(records) >= FIRST_FAILURES
+        most = len(records) >= ENOUGH_FOR_MAJORITY and 2 * len(failed) > len(records)
+        if not (all_first or most):
+            return
+        if all_first:  # the fault is not theirs, so they come first once it is mended
+            for record in failed:
+                if record.config is not None:
+                    self.enqueue(record.config, record.learning_rate)
+        reasons = Counter(record.reason for record in failed).most_common(3)
+        counted = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+        raise SearchError(
+            f"{len(failed)} of {len(records)} trials failed, so the search was stopped: {counted}. "
+            f"Mend the objective and run the same command again; what is complete is kept."
+        )
+
     def _check_budget(self, n_trials: int) -> None:
         if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
             raise ConfigError(f"n_trials must be an int of at least 1, got {n_trials!r}.")
@@ -293,48 +325,3 @@ def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:
     from .sampler import BayesianSampler
 
     return BayesianSampler(space, seed=seed)
-
-
-def _outcome(result: Any) -> Outcome:
-    """Returns what an objective returned as an `Outcome` with a finite score.
-
-    Raises:
-        ValueError: It is no such thing.
-    """
-    outcome = result if isinstance(result, Outcome) else Outcome(score=result)
-    if not isinstance(outcome.score, numbers.Real) or isinstance(outcome.score, bool):
-        raise ValueError(
-            f"expected a float or an Outcome from the objective, got {type(outcome.score).__name__}"
-        )
-    if not math.isfinite(outcome.score):
-        raise ValueError(f"expected a finite score from the objective, got {outcome.score}")
-    return Outcome(float(outcome.score), outcome.loss, outcome.seconds, outcome.details)
-
-
-def _facts(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """Returns what of an outcome is stored beside the values."""
-    facts: dict[str, Any] = {"seconds": float(outcome.seconds or seconds)}
-    # A diverged training may still have a score, so its loss alone is left out.
-    if outcome.loss is not None and math.isfinite(outcome.loss):
-        facts["loss"] = float(outcome.loss)
-    if outcome.details:
-        facts["details"] = json.loads(json.dumps(outcome.details, default=str))
-    return facts
-
-
-def _refuse_failures(records: Iterable[TrialRecord]) -> None:
-    """Stops a search in which the first trials all fail, or more than half of them.
-
-    Raises:
-        SearchError: So it is; the message counts the reasons.
-    """
-    states = [record.state for record in records if record.state in ("COMPLETE", "FAIL")]
-    failed = states.count("FAIL")
-    all_first = failed == len(states) >= FIRST_FAILURES
-    if all_first or (len(states) >= ENOUGH_FOR_MAJORITY and failed > len(states) / 2):
-        reasons = Counter(record.reason for record in records if record.state == "FAIL")
-        counted = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-        raise SearchError(
-            f"{failed} of {len(states)} trials failed, so the search was stopped: {counted}. Mend "
-            f"the objective and run the same command again; what is complete is kept."
-        )

@@ -69,7 +69,7 @@ class TrialStore:
         self._session = uuid.uuid4().hex
         self._observer = Observer()
         self._pulse = Pulse(lambda number, beat: self._set(number, "beat", beat))
-        with folder.lock():
+        with folder.lock(), _quiet_optuna():
             try:
                 self._storage = _open_storage(folder)
                 self._study = optuna.create_study(
@@ -113,10 +113,10 @@ class TrialStore:
         self._refuse_exhausted()
         for _ in range(MAX_DRAWS):
             trial = self._study.ask()
-            refused = self._draw(trial)
-            if refused is None:
+            refusal = self._draw(trial)
+            if refusal is None:
                 return self.trial(trial.number)
-            self._end(trial.number, TrialState.PRUNED, refused)
+            self._end(trial.number, *refusal)
         raise SearchError(
             f"No valid and new configuration in {MAX_DRAWS} draws of "
             f"{type(self._study.sampler).__name__}; the space has {self._space.num_points} points: "
@@ -134,7 +134,7 @@ class TrialStore:
         """Stores the result of a trial and returns the number that now holds it.
 
         That is another one if the trial was thought lost and taken back meanwhile. A second result
-        for the same parameters is kept too, as a refused trial, so that none counts twice.
+        for the same parameters is kept too, in a failed trial, so that none counts twice.
         """
         trial = self.trial(number)
         self._pulse.release(number)
@@ -147,7 +147,7 @@ class TrialStore:
             self._study.tell(number, list(values))
         else:
             self._set(number, "score", values[0])
-            self._end(number, TrialState.PRUNED, f"repeats trial {twin}")
+            self._end(number, TrialState.FAIL, f"repeats trial {twin}")
         return number
 
     def fail(self, number: int, reason: str) -> None:
@@ -186,15 +186,21 @@ class TrialStore:
 
     def _refuse_exhausted(self) -> None:
         trials = self.trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
-        tried = {tuple(sorted(_params(trial).items())) for trial in trials}
+        whole = [params for params in map(_params, trials) if self._is_whole(params)]
+        tried = {tuple(sorted(params.items())) for params in whole}
         if len(tried) >= self._space.num_points and not self.trials(TrialState.WAITING):
             raise SearchError(
                 f"All {self._space.num_points} points of the space are tried or being tried; ask "
                 f"for fewer trials, or give the space more choices."
             )
 
-    def _draw(self, trial: optuna.Trial) -> str | None:
-        """Gives a trial its owner and parameters; returns why it must not be trained, if so."""
+    def _draw(self, trial: optuna.Trial) -> tuple[TrialState, str] | None:
+        """Gives a trial its owner and parameters.
+
+        Returns:
+            None if it may be trained, else how it must end and why. A repeat fails, as samplers
+            take a pruned trial for a bad configuration.
+        """
         try:
             self._set(trial.number, "owner", {**this_process(), "session": self._session})
             self._pulse.hold(trial.number)
@@ -202,7 +208,7 @@ class TrialStore:
             if self._space.learning_rates is not None:
                 trial.suggest_categorical("learning_rate", self._space.learning_rates)
         except optuna.TrialPruned as refused:
-            return str(refused)
+            return TrialState.PRUNED, str(refused)
         except BaseException as error:
             self.hand_back(trial.number, f"no proposal: {error!r}")
             raise
@@ -213,7 +219,7 @@ class TrialStore:
             (TrialState.COMPLETE, TrialState.RUNNING, *(() if queued else (TrialState.FAIL,))),
             other_than=trial.number,
         )
-        return None if twin is None else f"repeats trial {twin}"
+        return None if twin is None else (TrialState.FAIL, f"repeats trial {twin}")
 
     def _queue(self, params: Mapping[str, Any], **attributes: Any) -> None:
         self._study.enqueue_trial(dict(params), user_attrs={"params": dict(params), **attributes})
@@ -259,6 +265,17 @@ class TrialStore:
 
 
 _OPEN_OR_COMPLETE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna from telling the terminal that it opened a study; warnings stay."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _open_storage(folder: RunFolder) -> BaseStorage:

@@ -1,13 +1,15 @@
-"""What is known of one trial, and which trials are the best.
+"""What is known of one trial, what may be its result, and which trials are the best.
 
 A `TrialRecord` is the plain value that a search shows for an Optuna trial. The front is taken over
 configurations, each at its best learning rate: of two records, one is better that scores no less
 with no more parameters, and differs.
 
-Imports `errors`, `space`, `run_folder`, `tuner`; imported by `search` and `pilot`.
+Imports `errors`, `outcome`, `run_folder`, `space`, `tuner`; imported by `search` and `pilot`.
 """
 
+import json
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +17,19 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from .errors import ConfigError
+from .outcome import Outcome
 from .run_folder import CONFIG_FIELDS
 from .space import SearchSpace
 from .tuner.config import AutoPEFTConfig
 
-__all__ = ["TrialRecord", "front_member", "non_dominated", "record_of"]
+__all__ = [
+    "TrialRecord",
+    "checked_outcome",
+    "facts_of",
+    "front_member",
+    "non_dominated",
+    "record_of",
+]
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class TrialRecord:
 
     Attributes:
         number: Its number in the study, from 0.
-        state: "WAITING", "RUNNING", "COMPLETE", "FAIL", or "PRUNED" for a draw that was refused.
+        state: "WAITING", "RUNNING", "COMPLETE", "FAIL", or "PRUNED" for a draw outside the space.
         config: The configuration; None if its worker died before it was known.
         learning_rate: The learning rate; None if the space has none.
         score: The objective's score, higher is better; None unless complete.
@@ -65,6 +75,33 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
         seconds=attributes.get("seconds"),
         reason=attributes.get("reason"),
     )
+
+
+def checked_outcome(result: Any) -> Outcome:
+    """Returns what an objective returned as an `Outcome` with a finite score.
+
+    Raises:
+        ValueError: It is no such thing.
+    """
+    outcome = result if isinstance(result, Outcome) else Outcome(score=result)
+    if not isinstance(outcome.score, numbers.Real) or isinstance(outcome.score, bool):
+        raise ValueError(
+            f"expected a float or an Outcome from the objective, got {type(outcome.score).__name__}"
+        )
+    if not math.isfinite(outcome.score):
+        raise ValueError(f"expected a finite score from the objective, got {outcome.score}")
+    return Outcome(float(outcome.score), outcome.loss, outcome.seconds, outcome.details)
+
+
+def facts_of(outcome: Outcome, seconds: float) -> dict[str, Any]:
+    """Returns what of an outcome is stored beside the values."""
+    facts: dict[str, Any] = {"seconds": float(outcome.seconds or seconds)}
+    # A diverged training may still have a score, so its loss alone is left out.
+    if outcome.loss is not None and math.isfinite(outcome.loss):
+        facts["loss"] = float(outcome.loss)
+    if outcome.details:
+        facts["details"] = json.loads(json.dumps(outcome.details, default=str))
+    return facts
 
 
 def non_dominated(records: Iterable[TrialRecord]) -> list[TrialRecord]:

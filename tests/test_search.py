@@ -119,6 +119,8 @@ def test_a_diverged_loss_does_not_fail_a_scored_trial(folder):
         (True, "got bool"),
         (torch.tensor(0.5), "got Tensor"),
         (Outcome(math.nan), "finite score"),
+        (Outcome(0.5, loss="low"), "must be real number, not str"),
+        (Outcome(0.5, details={(1, 2): 3}), "keys must be str"),
     ],
 )
 def test_a_result_that_is_no_score_fails_its_trial(folder, result, reason):
@@ -155,8 +157,10 @@ def test_a_search_whose_first_trials_all_fail_is_stopped(folder):
     with pytest.raises(SearchError, match=r"5 of 5 trials failed.*5 x ValueError: no such column"):
         search.run(objective, 20)
     assert states(search).count("FAIL") == 5
-    search.run(scored, 2)  # mended, the same run goes on
-    assert len(complete(search)) == 2
+    failed = points([record for record in search.trials if record.state == "FAIL"])
+    search.run(scored, 7)  # mended, the same run begins with what was not to blame
+    assert points(complete(search))[:5] == failed
+    assert len(complete(search)) == 7
 
 
 def test_a_search_in_which_most_fail_is_stopped(folder):
@@ -302,3 +306,25 @@ def test_a_sampler_that_breaks_leaves_no_running_trial(folder):
         search.run(scored, 2)
     assert states(search) == ["FAIL"]
     assert "no fit" in search.trials[0].reason
+
+
+# --- our own sampler ------------------------------------------------------------------------------
+
+
+def test_our_sampler_extends_the_front_and_goes_on(folder):
+    Search(SPACE, folder, seed=3).run(scored, 14)
+    again = Search(SPACE, folder, seed=3)
+    again.run(scored, 20)
+    assert states(again) == ["COMPLETE"] * 20
+    assert len(set(points(again.trials))) == 20
+    startup = [record.number for record in again.front() if record.number < 12]
+    assert len(again.front()) > len(startup)
+
+
+def test_our_sampler_retries_what_was_handed_back_first(folder):
+    search = Search(SPACE, folder)
+    taken = search.ask()
+    search.tell(search.ask().number, 0.5)
+    search.hand_back(taken.number)
+    assert points([search.ask()]) == points([taken])
+    assert points([search.ask()]) != points([taken])

@@ -31,9 +31,12 @@ ALLOWED = {
     "space": {"errors", "choices", "grid", "tuner"},
     "sampler": {"errors", "space", "bayes"},
     "tasks": {"errors"},
-    "training": {"errors", "outcome", "tuner", "tasks", "space"},
+    "pretrained": {"errors", "tuner", "tasks"},
+    "training": {"errors", "outcome", "pretrained", "tuner", "tasks", "space"},
+    "baselines": {"errors", "pretrained", "tasks", "tuner"},
+    "comparison": {"errors", "json_file", "pretrained", "tasks", "training"},
     "store": {"errors", "run_folder", "space", "worker"},
-    "trial": {"errors", "run_folder", "space", "tuner"},
+    "trial": {"errors", "outcome", "run_folder", "space", "tuner"},
     "pilot": {"space", "trial", "tuner"},
     "search": {
         *("errors", "outcome", "space", "sampler", "tuner"),
@@ -41,9 +44,8 @@ ALLOWED = {
     },
     "front": {
         *("errors", "outcome", "tuner", "space", "tasks", "training"),
-        *("search", "run_folder", "trial"),
+        *("baselines", "comparison", "search", "run_folder", "trial"),
     },
-    "baselines": {"errors", "outcome", "tuner", "space", "tasks", "training"},
     "report": {"errors", "bayes", "search", "run_folder", "trial"},
     # The face of the package, which shows what is inside.
     "__init__": {"errors", "outcome", "space", "tuner", "search"},
