@@ -15,7 +15,9 @@ from botorch.exceptions.errors import ModelFittingError
 from botorch.exceptions.warnings import BotorchWarning, OptimizationWarning
 from botorch.models import SingleTaskGP
 from botorch.optim.fit import fit_gpytorch_mll_scipy
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.mlls import ExactMarginalLogLikelihood
+from gpytorch.utils.warnings import GPInputWarning
 from linear_operator.utils.errors import NanError, NotPSDError
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
@@ -41,6 +43,7 @@ class Fantasies:
     _factor: Tensor
     _weights: Tensor
 
+    @torch.no_grad()
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n x s`` and standard deviations ``n x 1`` of the noise-free scores.
 
@@ -72,9 +75,9 @@ class Surrogate:
     @torch.no_grad()
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n`` and standard deviations ``n`` of the noise-free real scores."""
-        posterior = self.model.posterior(X)
-        mean, variance = posterior.mean.squeeze(-1), posterior.variance.squeeze(-1)
-        return mean * self.scale + self.location, variance.clamp_min(0).sqrt() * self.scale
+        posterior = self._joint(X)
+        deviation = posterior.variance.clamp_min(0).sqrt()
+        return posterior.mean * self.scale + self.location, deviation * self.scale
 
     @torch.no_grad()
     def fantasize(self, X: Tensor, num_samples: int, generator: torch.Generator) -> Fantasies:
@@ -83,7 +86,7 @@ class Surrogate:
         Points that were observed are drawn within what their noise leaves open; points that are
         still pending, within what the model knows of them.
         """
-        posterior = self.model(X)  # of the noise-free scores, in eval mode
+        posterior = self._joint(X)
         spread = _cholesky(posterior.covariance_matrix)
         noise = torch.randn(num_samples, len(X), dtype=X.dtype, generator=generator)
         values = posterior.mean + noise @ spread.T
@@ -91,6 +94,13 @@ class Surrogate:
         factor = _cholesky(covariance)
         weights = torch.cholesky_solve((values - mean).T, factor)
         return Fantasies(values, self, X, factor, weights)
+
+    def _joint(self, X: Tensor) -> MultivariateNormal:
+        """Returns the joint posterior of ``n`` noise-free scores on the model's scale."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", GPInputWarning)  # asking for seen points is meant
+            joint: MultivariateNormal = self.model(X)
+        return joint
 
     @torch.no_grad()
     def prior(self, X: Tensor, Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,6 +121,7 @@ def fit_surrogate(train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50) -> Sur
         train_Y: ``n`` finite scores.
         maxiter: Iterations of L-BFGS-B. 50 costs a tenth of the default at the same accuracy.
     """
+    train_Y = train_Y.clamp_min(_lowest_credible(train_Y))
     spread = float(train_Y.std()) if len(train_Y) > 1 else 0.0
     location, scale = float(train_Y.mean()), spread if spread > 1e-12 else 1.0
     with warnings.catch_warnings():
@@ -121,6 +132,16 @@ def fit_surrogate(train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50) -> Sur
         _fit(model, maxiter)
     model.eval()
     return Surrogate(model, location, scale)
+
+
+def _lowest_credible(Y: Tensor) -> float:
+    """Returns the score below which one is taken for a training that diverged, and is cut.
+
+    Three times as far below the median as the best is above it: real searches have many scores at
+    chance and few above, so nothing that was merely bad is touched.
+    """
+    median, best = float(Y.median()), float(Y.max())
+    return median - 3 * (best - median) if best > median else float(Y.min())
 
 
 def _fit(model: SingleTaskGP, maxiter: int) -> None:

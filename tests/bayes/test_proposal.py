@@ -1,0 +1,98 @@
+"""Lattice moves, and proposals on a lattice small enough to know the answer."""
+
+import itertools
+
+import pytest
+import torch
+
+from peft_autoconfig.bayes.lattice import Lattice
+from peft_autoconfig.bayes.pareto import is_non_dominated
+from peft_autoconfig.bayes.proposal import Knowledge, propose
+
+LEVELS = (5, 2, 2, 2)
+
+
+def cost(X):
+    counts = 1 + 4 * X[:, 0] * X[:, 1:].sum(dim=1)
+    return torch.where(X[:, 1:].sum(dim=1) > 0, counts, torch.inf)
+
+
+LATTICE = Lattice(LEVELS, cost, lambda X: X, max_cost=13.0, interchangeable=range(1, 4))
+POINTS = torch.tensor(
+    [*itertools.product((0, 0.25, 0.5, 0.75, 1), (0, 1), (0, 1), (0, 1))], dtype=torch.float64
+)
+ALLOWED = POINTS[cost(POINTS).isfinite()]
+
+
+def score(X):
+    return X[:, 0].sqrt() * (0.5 * X[:, 1] + 0.3 * X[:, 2] + 0.1 * X[:, 3])
+
+
+def known(evaluated, pending=ALLOWED[:0]):
+    seen = set(LATTICE.keys(torch.cat([evaluated, pending])))
+    return Knowledge(evaluated, score(evaluated), pending, seen)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_neighbors_are_all_single_moves_and_swaps():
+    x = torch.tensor([[0.5, 1, 0, 0]], dtype=torch.float64)
+    expected = {(k, 1, 0, 0) for k in (0, 1, 3, 4)} | {(2, 1, 1, 0), (2, 1, 0, 1)}
+    expected |= {(2, 0, 1, 0), (2, 0, 0, 1)}  # swaps; all layers off is not allowed
+    assert set(LATTICE.keys(LATTICE.neighbors(x))) == expected
+
+
+def test_unseen_drops_repeats_and_what_was_seen():
+    X = torch.cat([ALLOWED[:3], ALLOWED[:3]])
+    left = LATTICE.unseen(X, set(LATTICE.keys(ALLOWED[:1])))
+    assert sorted(LATTICE.keys(left)) == sorted(LATTICE.keys(ALLOWED[1:3]))
+
+
+def test_the_known_front_is_found():
+    truth = is_non_dominated(score(ALLOWED), cost(ALLOWED))
+    evaluated = ALLOWED[[0, 17, 34]]
+    while len(evaluated) < 24:
+        x = propose(LATTICE, known(evaluated), ALLOWED, generator(len(evaluated)))
+        assert LATTICE.keys(x[None])[0] not in LATTICE.keys(evaluated)
+        evaluated = torch.cat([evaluated, x[None]])
+    found = set(LATTICE.keys(evaluated)) & set(LATTICE.keys(ALLOWED[truth]))
+    assert len(found) >= 0.8 * truth.sum()
+
+
+def test_candidates_are_only_where_it_starts():
+    evaluated = ALLOWED[[0, 5, 17, 22, 28, 30, 34]]
+    best = propose(LATTICE, known(evaluated), ALLOWED, generator())
+    reached = propose(LATTICE, known(evaluated), ALLOWED[1:2], generator())
+    assert torch.equal(best, reached)
+
+
+def test_a_pending_point_changes_the_next_one():
+    evaluated = ALLOWED[[0, 17, 34]]
+    first = propose(LATTICE, known(evaluated), ALLOWED, generator())
+    waiting = known(evaluated, pending=first[None])
+    second = propose(LATTICE, waiting, ALLOWED, generator())
+    assert not torch.equal(first, second)
+    # It is not only barred: what it will tell is taken into account.
+    barred = Knowledge(waiting.train_X, waiting.train_Y, ALLOWED[:0], waiting.seen)
+    third = propose(LATTICE, barred, ALLOWED, generator())
+    assert (second - third).abs().sum() > 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_score_is_enough(n):
+    evaluated = ALLOWED[[3, 3]][:n]  # two equal points as well
+    x = propose(LATTICE, known(evaluated), ALLOWED, generator())
+    assert LATTICE.keys(x[None])[0] in LATTICE.keys(ALLOWED)
+
+
+def test_same_generator_same_point():
+    evaluated = ALLOWED[[0, 17, 34]]
+    proposals = [propose(LATTICE, known(evaluated), ALLOWED, generator(7)) for _ in range(2)]
+    assert torch.equal(*proposals)
+
+
+def test_nothing_left_is_an_error():
+    with pytest.raises(ValueError, match="has not been seen"):
+        propose(LATTICE, known(ALLOWED), ALLOWED, generator())
