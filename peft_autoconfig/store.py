@@ -17,6 +17,7 @@ Imports `errors`, `run_folder`, `space` and `worker`; imported by `search`.
 """
 
 import logging
+import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -176,13 +177,17 @@ class TrialStore:
         """Hands back the trials whose worker is lost."""
         for trial in self.trials(TrialState.RUNNING):
             owner = trial.user_attrs.get("owner")
-            if owner is not None and owner["session"] == self._session:
+            if owner is not None and (owner["session"], owner["pid"]) == self._mine():
                 reason = None if trial.number in self._pulse else "interrupted"
             else:
                 reason = self._observer.verdict(trial.number, owner, trial.user_attrs.get("beat"))
             if reason is not None:
                 logger.warning("Trial %d is taken back: %s.", trial.number, reason)
                 self.hand_back(trial.number, reason, lost=True)
+
+    def _mine(self) -> tuple[str, int]:
+        """Returns what tells this store from others, also from its copy in a forked process."""
+        return self._session, os.getpid()
 
     def _refuse_exhausted(self) -> None:
         trials = self.trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
@@ -202,7 +207,7 @@ class TrialStore:
             take a pruned trial for a bad configuration.
         """
         try:
-            self._set(trial.number, "owner", {**this_process(), "session": self._session})
+            self._set(trial.number, "owner", this_process() | {"session": self._session})
             self._pulse.hold(trial.number)
             self._space.suggest(trial)
             if self._space.learning_rates is not None:

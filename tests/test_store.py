@@ -51,9 +51,11 @@ class Recorded:
         os.close(file)
 
 
-def work(folder, n_trials, seconds=0.05):
-    """What one worker process does."""
+def work(folder, n_trials, seconds=0.05, together=None):
+    """What one worker process does; ``together`` is a barrier to pass before it begins."""
     search = open_search(folder, seed=None)
+    if together is not None:
+        together.wait()
     search.run(Recorded(folder.with_name("diary"), seconds), n_trials)
 
 
@@ -116,8 +118,10 @@ def test_a_dead_workers_trial_comes_again_once_and_first(folder):
 
 
 def test_two_workers_share_a_run(folder):
-    n_trials = 16
-    finish([start(folder, n_trials, 0.1), start(folder, n_trials, 0.1)])
+    n_trials = 8
+    together = fresh.Barrier(2)
+    # Far longer than the steps in the store, which are taken one at a time.
+    finish([start(folder, n_trials, 0.7, together) for _ in range(2)])
     check_whole(open_search(folder), n_trials)
     diary = folder.with_name("diary").read_text().splitlines()
     training, most = set(), 0
