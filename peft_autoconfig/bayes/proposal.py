@@ -15,10 +15,11 @@ from .surrogate import fit_surrogate
 
 __all__ = ["Knowledge", "propose"]
 
-NUM_SAMPLES = 16
-NUM_RESTARTS = 8
+NUM_SAMPLES = 16  # draws of the front
+NUM_RESTARTS = 8  # points that the local search carries along
 MAX_STEPS = 10
-MAX_NEIGHBORS = 500
+MAX_NEIGHBORS = 500  # of the front's points, at random where there are more
+FLOOR_QUANTILE = 0.25
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ def propose(
 ) -> Tensor:
     """Returns the unseen point ``d`` that promises the largest gain of hypervolume.
 
-    Area is measured from the worst score that the model believes in and the dearest point there
-    is: on synthetic searches no worse than the nadir of the front, and defined from the first
-    score on.
+    Area is measured from the dearest point there is, and from the lower quartile of what the model
+    believes of the scores so far: much of a space stays at chance, where no gain matters. Both are
+    defined from the first score on, which the nadir of the front is not.
 
     Args:
         lattice: The points that may be evaluated.
@@ -60,7 +61,7 @@ def propose(
     costs = lattice.cost(baseline)
     surrogate = fit_surrogate(lattice.inputs(known.train_X), known.train_Y)
     mean, _ = surrogate.posterior(lattice.inputs(baseline))
-    reference = (surrogate.standardize(float(mean.min())), lattice.max_cost)
+    reference = (surrogate.standardize(float(mean.quantile(FLOOR_QUANTILE))), lattice.max_cost)
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
     acquisition = LogNoisyEHVI(fantasies, costs, reference)
     front = baseline[is_non_dominated(mean, costs)]
