@@ -88,24 +88,27 @@ def embedded_model() -> str:
 
 def search_front(args: argparse.Namespace, training: Training, space: SearchSpace) -> Search:
     search = Search(space, args.output, seed=args.seed, about=training.about())
-    majority = constant_predictor(training.task, "dev")
-    search.pilot(training, majority.score, baseline_loss=majority.loss)
-    done = sum(record.state == "COMPLETE" for record in search.trials)
-    with tqdm(total=args.trials, initial=done, desc="search", unit="trial") as bar:
+    training.load()
+    with tqdm(total=args.trials, desc="pilot", unit="trial") as bar:
 
-        def show(search: Search, record) -> None:
-            bar.update(record.state == "COMPLETE")
-            best = search.best()
-            bar.set_postfix_str(f"best {best.score:.3f} with {best.num_params:,} parameters")
+        def show(search: Search, _: object = None) -> None:
+            bar.n = sum(record.state == "COMPLETE" for record in search.trials)
+            if bar.n:
+                best = search.best()
+                bar.set_postfix_str(f"best {best.score:.3f} with {best.num_params:,} parameters")
 
+        show(search)
+        majority = constant_predictor(training.task, "dev")
+        search.pilot(training, majority.score, baseline_loss=majority.loss)
+        bar.set_description("search")
+        show(search)
         search.run(training, args.trials, callbacks=[show])
     return search
 
 
 def report(args: argparse.Namespace, training: Training, search: Search) -> list[Row]:
     seeds = range(training.seed + 1, training.seed + 1 + args.report_seeds)
-    hidden_size = training.pretrained.model.config.hidden_size
-    baselines = baseline_methods(hidden_size)
+    baselines = baseline_methods(training.model_config.hidden_size)
     members = len(choose_members(search.front(), args.front_members))
     trainings = (len(baselines) + members) * len(seeds) + len(baselines) * len(args.learning_rates)
     with tqdm(total=trainings, desc="report", unit="training") as bar:
@@ -140,7 +143,7 @@ def main() -> None:
     )
     training = Training(args.model or embedded_model(), task, plan, seed=args.seed)
     space = SearchSpace.from_model(
-        training.pretrained.model, learning_rates=args.learning_rates, max_params=args.max_params
+        training.model_config, learning_rates=args.learning_rates, max_params=args.max_params
     )
     args.trials = args.trials or TRIALS
     search = search_front(args, training, space)
@@ -155,7 +158,8 @@ def main() -> None:
         )
     if args.report_seeds:
         print("\nOn the report-test split, which the search has not seen:\n")
-        print(markdown_table(report(args, training, search), task.metric.name))
+        rows = report(args, training, search)
+        print(markdown_table(rows, task.metric.name, search.about["num_base_params"]))
     print(f'\nUse the best: AutoPEFTConfig.from_search("{args.output}")')
 
 

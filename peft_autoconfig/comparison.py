@@ -220,18 +220,24 @@ class Comparison:
         return {result.key: result for result in results}
 
 
-def markdown_table(rows: Sequence[Row], metric: str) -> str:
-    """Returns the rows as a Markdown table, the fewest parameters first."""
+def markdown_table(rows: Sequence[Row], metric: str, num_base_params: int) -> str:
+    """Returns the rows as a Markdown table, the fewest parameters first.
+
+    Args:
+        rows: The methods.
+        metric: Name of the score.
+        num_base_params: Parameters of the base model, of which the shares are stated.
+    """
     lines = [
-        f"| method | parameters | learning rate | test {metric} | sd | seeds |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| method | parameters | % | learning rate | test {metric} | sd | seeds |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in sorted(rows, key=lambda row: (row.num_params, row.score)):
         rate = "" if row.learning_rate is None else f"{row.learning_rate:g}"
         deviation = "" if row.deviation is None else f"{row.deviation:.4f}"
         lines.append(
-            f"| {row.name} | {row.num_params:,} | {rate} | {row.score:.4f} | {deviation} "
-            f"| {len(row.scores)} |"
+            f"| {row.name} | {row.num_params:,} | {100 * row.num_params / num_base_params:.2f} "
+            f"| {rate} | {row.score:.4f} | {deviation} | {len(row.scores)} |"
         )
     return "\n".join(lines)
 

@@ -7,15 +7,21 @@ Imports `errors`, `tasks`, `tuner`; imported by `training`.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from accelerate import init_empty_weights
 from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -56,16 +62,11 @@ class Pretrained:
         Raises:
             ConfigError: There is no such model, or it has no head for sequence classification.
         """
-        try:
+        with _model_errors(name):
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name, output_loading_info=True, **task.model_options()
             )
             tokenizer = AutoTokenizer.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                "Expected a local folder or Hub id of a model that transformers can load for "
-                f"sequence classification, got {name!r}: {error}"
-            ) from error
         if tokenizer.pad_token is not None and model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         head = tuple(sorted({key.rsplit(".", 1)[0] for key in loading["missing_keys"]}))
@@ -101,6 +102,24 @@ class Pretrained:
     def _is_head(self, name: str) -> bool:
         return ".modules_to_save." in name or name.rpartition(".")[0] in self.head
 
+    @staticmethod
+    def config(name: str) -> PretrainedConfig:
+        """Returns the config of a model without loading its weights.
+
+        Raises:
+            ConfigError: There is no such model.
+        """
+        with _model_errors(name):
+            config: PretrainedConfig = AutoConfig.from_pretrained(name)
+        return config
+
+    @staticmethod
+    def num_base_params(config: PretrainedConfig) -> int:
+        """Returns the number of parameters of the base model, without any head."""
+        with init_empty_weights():
+            model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
+        return int(model.num_parameters())
+
     def _draw(self, module: nn.Module) -> None:
         std = getattr(self.model.config, "initializer_range", HEAD_STD)
         for name, parameter in module.named_parameters():
@@ -116,3 +135,14 @@ class Pretrained:
         kept = getattr(config, "modules_to_save", None) or []
         config.modules_to_save = sorted({*kept, *self.head})  # type: ignore[attr-defined]
         return config
+
+
+@contextmanager
+def _model_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            "Expected a local folder or Hub id of a model that transformers can load for "
+            f"sequence classification, got {name!r}: {error}"
+        ) from error

@@ -20,7 +20,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, get_linear_schedule_with_warmup
+from transformers import (
+    DataCollatorWithPadding,
+    PretrainedConfig,
+    get_linear_schedule_with_warmup,
+)
 
 from .errors import ConfigError, TrainingError
 from .outcome import Outcome
@@ -115,6 +119,19 @@ class Training:
         find_layers(pretrained.model)
         return pretrained
 
+    def load(self) -> None:
+        """Loads the model and tokenises the data now rather than at the first training.
+
+        So that whatever is wrong with them is an error of its own and no failed trial.
+
+        Raises:
+            ConfigError: The model cannot be loaded.
+            PlacementError: The model has no layout that our parts fit into.
+            TaskError: The tokenizer does not fit the task.
+        """
+        for split in ("train", "dev", "test"):
+            self._examples(split)
+
     def __call__(self, config: Method, *, learning_rate: float | None = None) -> Outcome:
         """Returns the outcome on the search-dev split of training ``config``.
 
@@ -164,10 +181,23 @@ class Training:
         restored[order] = torch.cat(logits)
         return self.task.evaluate(restored.numpy(), getattr(self.task, split).labels)
 
+    @cached_property
+    def model_config(self) -> PretrainedConfig:
+        """The model's config, for which no weights are loaded.
+
+        Raises:
+            ConfigError: There is no such model.
+        """
+        return Pretrained.config(self.model)
+
     def about(self) -> dict[str, Any]:
-        """Returns JSON-compatible facts by which a run folder knows this training again."""
+        """Returns JSON-compatible facts by which a run folder knows this training again.
+
+        Loads no weights, so that a folder of another search is refused before they are.
+        """
         return {
             "model": self.model,
+            "num_base_params": Pretrained.num_base_params(self.model_config),
             "task": self.task.about(),
             "plan": asdict(self.plan),
             "seed": self.seed,

@@ -152,9 +152,9 @@ def test_constant_predictor_is_the_majority_class(tiny_task):
 
 def test_table_names_mean_deviation_and_seeds():
     rows = [Row("b", 20_000, 1e-3, (0.5, 0.7)), Row("a", 0, None, (0.4,))]
-    lines = markdown_table(rows, "accuracy").splitlines()
-    assert lines[2] == "| a | 0 |  | 0.4000 |  | 1 |"
-    assert lines[3] == "| b | 20,000 | 0.001 | 0.6000 | 0.1414 | 2 |"
+    lines = markdown_table(rows, "accuracy", 1_000_000).splitlines()
+    assert lines[2] == "| a | 0 | 0.00 |  | 0.4000 |  | 1 |"
+    assert lines[3] == "| b | 20,000 | 2.00 | 0.001 | 0.6000 | 0.1414 | 2 |"
 
 
 def test_results_are_plain_json(training, tmp_path):

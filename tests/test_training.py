@@ -1,11 +1,13 @@
+import json
 import math
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
+from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from peft_autoconfig import AutoPEFTConfig
-from peft_autoconfig.errors import ConfigError, TrainingError
+from peft_autoconfig.errors import ConfigError, PlacementError, TrainingError
 from peft_autoconfig.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Pretrained
 from peft_autoconfig.training import Training, TrainingPlan
 
@@ -120,6 +122,32 @@ def test_an_impossible_plan_is_refused(fields):
         TrainingPlan(**fields)
 
 
+def test_facts_need_no_weights(tiny_folder, tiny_task):
+    training = Training(tiny_folder, tiny_task, PLAN)
+    about = training.about()
+    assert "pretrained" not in vars(training)
+    base = training.pretrained.model.base_model
+    assert about["num_base_params"] == sum(p.numel() for p in base.parameters())
+    json.dumps(about)
+
+
 def test_an_unknown_model_is_refused(tiny_task):
     with pytest.raises(ConfigError, match="got 'no/such-model'"):
-        Training("no/such-model", tiny_task, PLAN)(CONFIG)
+        Training("no/such-model", tiny_task, PLAN).load()
+
+
+def test_a_model_without_a_supported_layout_is_refused_before_training(
+    tiny_folder, tiny_task, tmp_path
+):
+    config = AlbertConfig(
+        vocab_size=60,
+        hidden_size=16,
+        embedding_size=8,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=3,
+    )
+    AlbertForSequenceClassification(config).save_pretrained(tmp_path)
+    Pretrained.load(tiny_folder, tiny_task).tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(PlacementError, match="one stack of layers"):
+        Training(str(tmp_path), tiny_task, PLAN).load()
