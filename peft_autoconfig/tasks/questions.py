@@ -1,11 +1,10 @@
-"""The embedded task: what does the speaker want to know? Generated, English, offline.
+"""The embedded task: what kind of thing does a question ask for? Generated, English, offline.
 
-Each sentence holds two indirect questions, one that somebody asks and one whose answer is known:
-"Maria knew why the bell rang but asked where the ferry stopped." The label is what is asked (here
-a place). Both questions are drawn alike and may stand in either order, so the words alone do not
-tell; a model must tie the question to its verb. Training, search-dev and test share function
-words only: their content words and their templates are disjoint. benchmarks/embedded_task
-measures what models make of it.
+Each sentence names three things of three kinds and asks for one of them: "Behind the whale, which
+poet can you see near the ladder?" asks for a person. The other two may stand anywhere, so a bag of
+words cannot tell which noun counts; a model must tie the question word to its noun and know the
+noun's kind. Training, search-dev and reporting sentences share function words only: their content
+words and templates are disjoint. benchmarks/embedded_task has what models make of it.
 """
 
 import random
@@ -17,8 +16,9 @@ from .task import Split
 __all__ = ["EMBEDDED", "LABEL_NAMES", "load_questions"]
 
 EMBEDDED = "questions"
-LABEL_NAMES = ("person", "place", "time", "number", "reason", "manner")
+LABEL_NAMES = tuple(TRAIN.nouns)
 SIZES = {"train": 4800, "dev": 600, "test": 1200}
+# The data are the same for every search; what a search draws by its own seed is not.
 SEED = 2026
 
 
@@ -29,31 +29,18 @@ class _Speaker:
     lexicon: Lexicon
     rng: random.Random
 
-    def sentence(self, asked: str) -> str:
-        """Returns a sentence in which somebody asks for `asked` and knows something else."""
-        known = self.rng.choice([label for label in LABEL_NAMES if label != asked])
-        parts = {
-            "asked": self._question(asked),
-            "known": self._question(known),
-            "ask": self._word("ask"),
-            "know": self._word("know"),
-            "person": self._word("person"),
-            "name": self._word("name"),
-        }
-        text = self.rng.choice(self.lexicon.templates).format(**parts)
+    def sentence(self, kind: str) -> str:
+        """Returns a sentence that asks for a thing of that kind, beside two of other kinds."""
+        others = self.rng.sample([other for other in LABEL_NAMES if other != kind], 2)
+        asked, this, that = (self.rng.choice(self.lexicon.nouns[k]) for k in (kind, *others))
+        template = self.rng.choice(self.lexicon.templates)
+        which = self.rng.choice(self.lexicon.which)
+        text = template.format(which=which, asked=asked, this=this, that=that)
         return text[0].upper() + text[1:]
-
-    def _question(self, label: str) -> str:
-        form = self.rng.choice(self.lexicon.questions[label])
-        slots = ("thing", "things", "person", "place", "period", "did", "name")
-        return form.format(**{slot: self._word(slot) for slot in slots})
-
-    def _word(self, slot: str) -> str:
-        return self.rng.choice(self.lexicon.words[slot])
 
 
 def load_questions() -> dict[str, Split]:
-    """Returns the train, dev and test splits, always the same, with equal class shares."""
+    """Returns the splits ``train``, ``dev`` and ``test``, always the same, all classes equal."""
     lexicons = {"train": TRAIN, "dev": DEV, "test": TEST}
     return {
         name: _generate(_Speaker(lexicon, random.Random(f"{SEED}/{name}")), SIZES[name])
