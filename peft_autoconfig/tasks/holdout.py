@@ -4,16 +4,87 @@ Rows with one key (the same text, or the choices of one question) always stay on
 no text that trials are compared on has been trained on.
 """
 
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 from ..errors import TaskError
 from .task import Kind, Split
 
-__all__ = ["hold_out", "keep", "without"]
+__all__ = ["Division", "hold_out", "keep", "without"]
+
+logger = logging.getLogger(__name__)
 
 Groups = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a training set becomes what trials train on and what they are compared on.
+
+    Attributes:
+        dev_fraction: Share to compare trials on (0, 1).
+        max_dev_examples: Most examples of that, or None.
+        max_train_examples: Most examples to train on, or None.
+        seed: Seed of every choice.
+    """
+
+    dev_fraction: float
+    max_dev_examples: int | None
+    max_train_examples: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name in ("max_dev_examples", "max_train_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TaskError(f"{name} must be at least 1, or None for all, got {value}")
+
+    def divide(
+        self, train: Split, test: Split | None, *, kind: Kind, pairs: bool
+    ) -> tuple[Split, Split, Split]:
+        """Returns the train, search-dev and reporting splits, which share no text.
+
+        Args:
+            train: All training examples.
+            test: The reporting split; None holds it out of the training examples too.
+            kind: Kind of the task.
+            pairs: As in `hold_out`.
+
+        Raises:
+            TaskError: If nothing is left to train on, or a split is impossible.
+        """
+        if test is None:
+            train, test = self._hold_out(train, self.seed + 1, kind, pairs)
+        clean = without(train, test)
+        if len(clean) < len(train):
+            logger.info(
+                "left %d training examples out: their texts are in the reporting split",
+                len(train) - len(clean),
+            )
+        if not len(clean):
+            raise TaskError(
+                f"all {len(train)} training texts are in the reporting split too, so nothing is "
+                "left to train on; was one file given for both?"
+            )
+        rest, dev = self._hold_out(clean, self.seed, kind, pairs)
+        return self.keep(rest, kind), dev, test
+
+    def keep(self, train: Split, kind: Kind) -> Split:
+        """Returns what is trained on of the examples at hand."""
+        return keep(train, max_examples=self.max_train_examples, seed=self.seed, kind=kind)
+
+    def _hold_out(self, split: Split, seed: int, kind: Kind, pairs: bool) -> tuple[Split, Split]:
+        return hold_out(
+            split,
+            fraction=self.dev_fraction,
+            max_examples=self.max_dev_examples,
+            seed=seed,
+            kind=kind,
+            pairs=pairs,
+        )
 
 
 def hold_out(

@@ -57,6 +57,7 @@ class Labels:
         if kind not in (None, "classification", "regression"):
             raise TaskError(f"kind must be 'classification' or 'regression', got {kind!r}")
         known = names or table.class_names.get(column)
+        _check_names(table, column, known)
         kind = kind or ("regression" if isinstance(values[0], float) else "classification")
         if kind == "regression":
             if not isinstance(values[0], int | float) or isinstance(values[0], bool):
@@ -77,6 +78,7 @@ class Labels:
         values = _parsed(table, self.column)
         if self.kind == "regression":
             return tuple(_number(value, row, table) for row, value in enumerate(values))
+        _check_names(table, self.column, self.names)
         ids = {value: index for index, value in enumerate(self.values)}
         for row, value in enumerate(values):
             if value not in ids:
@@ -119,6 +121,14 @@ def _number(value: Any, row: int, table: Table) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise TaskError(f"{table.source}, example {row}: expected a finite number, got {value!r}")
     return float(value)
+
+
+def _check_names(table: Table, column: str, names: Sequence[str] | None) -> None:
+    own = table.class_names.get(column)
+    if own and names and tuple(names) != own:
+        raise TaskError(
+            f"{table.source}: column {column!r} has the classes {list(own)}, expected {list(names)}"
+        )
 
 
 def _check_classes(table: Table, column: str, values: list[Any], classes: tuple[Any, ...]) -> None:

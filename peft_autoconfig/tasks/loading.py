@@ -7,14 +7,13 @@ table, a search-dev split held out of the training set by seed.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
 from ..errors import TaskError
 from .catalogue import CATALOGUE, Entry, entry, parquet_files
-from .holdout import hold_out, keep, without
+from .holdout import Division, keep
 from .labels import Labels
 from .metric import Metric
 from .questions import EMBEDDED, LABEL_NAMES, load_questions
@@ -31,51 +30,6 @@ PathLike = str | Path
 def task_names() -> list[str]:
     """Returns the names that `load_task` knows, the embedded task first."""
     return [EMBEDDED, *CATALOGUE]
-
-
-@dataclass(frozen=True)
-class _Division:
-    """How the training set is divided; see `load_task` for the fields."""
-
-    dev_fraction: float
-    max_dev_examples: int | None
-    max_train_examples: int | None
-    seed: int
-
-    def __post_init__(self) -> None:
-        for name in ("max_dev_examples", "max_train_examples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise TaskError(f"{name} must be at least 1, or None for all, got {value}")
-
-    def divide(
-        self, train: Split, test: Split | None, *, kind: Kind, pairs: bool
-    ) -> tuple[Split, Split, Split]:
-        """Returns the train, search-dev and reporting splits, which share no text."""
-        if test is None:
-            train, test = self._hold_out(train, self.seed + 1, kind, pairs)
-        clean = without(train, test)
-        if len(clean) < len(train):
-            logger.info(
-                "left %d training examples out: their texts are in the reporting split",
-                len(train) - len(clean),
-            )
-        rest, dev = self._hold_out(clean, self.seed, kind, pairs)
-        return self.keep(rest, kind), dev, test
-
-    def keep(self, train: Split, kind: Kind) -> Split:
-        """Returns what is trained on of the examples at hand."""
-        return keep(train, max_examples=self.max_train_examples, seed=self.seed, kind=kind)
-
-    def _hold_out(self, split: Split, seed: int, kind: Kind, pairs: bool) -> tuple[Split, Split]:
-        return hold_out(
-            split,
-            fraction=self.dev_fraction,
-            max_examples=self.max_dev_examples,
-            seed=seed,
-            kind=kind,
-            pairs=pairs,
-        )
 
 
 def load_task(
@@ -106,18 +60,11 @@ def load_task(
     Raises:
         TaskError: If the name is unknown or the data are missing or unfit.
     """
-    division = _Division(dev_fraction, max_dev_examples, max_train_examples, seed)
+    division = Division(dev_fraction, max_dev_examples, max_train_examples, seed)
     if name == EMBEDDED:
         return _embedded(division)
     facts = entry(name, EMBEDDED)
-    column = facts.label_column
-    if data_dir is None:
-        train, test = _download(facts, name)
-        column = facts.hub_label_column or column
-    else:
-        train, test = (read_table(*files) for files in parquet_files(facts, name, Path(data_dir)))
-    if facts.prepare:
-        train, test = facts.prepare(train), facts.prepare(test)
+    train, test, column = _named_tables(facts, name, data_dir)
     kind: Kind = "classification" if facts.label_names else "regression"
     labels = Labels.of(train, column, kind=kind, names=facts.label_names)
     rest, dev, test_split = division.divide(
@@ -176,7 +123,7 @@ def load_files_task(
     Raises:
         TaskError: If a file, column or label is missing or unfit.
     """
-    division = _Division(dev_fraction, max_dev_examples, max_train_examples, seed)
+    division = Division(dev_fraction, max_dev_examples, max_train_examples, seed)
     columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
     table = read_table(Path(train_file))
     labels = Labels.of(table, label_column, kind=kind)
@@ -218,6 +165,19 @@ def _split(table: Table, text_columns: tuple[str, ...], labels: Labels) -> Split
     return Split(texts, labels.encode(table))
 
 
+def _named_tables(facts: Entry, name: str, data_dir: PathLike | None) -> tuple[Table, Table, str]:
+    """The training and reporting tables of a named task, and their label column."""
+    column = facts.label_column
+    if data_dir is None:
+        train, test = _download(facts, name)
+        column = facts.hub_label_column or column
+    else:
+        train, test = (read_table(*files) for files in parquet_files(facts, name, Path(data_dir)))
+    if facts.prepare:
+        train, test = facts.prepare(train), facts.prepare(test)
+    return train, test, column
+
+
 def _download(facts: Entry, name: str) -> tuple[Table, Table]:
     """The training and reporting tables from the Hub, or from its cache on this machine."""
     source = "/".join(filter(None, (facts.hub, facts.hub_config)))
@@ -236,7 +196,7 @@ def _download(facts: Entry, name: str) -> tuple[Table, Table]:
     return from_dataset(parts["train"], source), from_dataset(parts[facts.hub_test], source)
 
 
-def _embedded(division: _Division) -> Task:
+def _embedded(division: Division) -> Task:
     """The generated task, which brings a search-dev split of other words and templates."""
     splits = load_questions()
     dev = splits["dev"]
