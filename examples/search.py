@@ -17,14 +17,14 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from peft_autoconfig import Search, SearchSpace
-from peft_autoconfig.baselines import (
+from peft_autoconfig.errors import AutoConfigError
+from peft_autoconfig.front.baselines import (
     baseline_methods,
     baseline_rates,
     constant_predictor,
 )
-from peft_autoconfig.comparison import Comparison, Row, markdown_table
-from peft_autoconfig.errors import AutoConfigError
-from peft_autoconfig.front import choose_members, train_front
+from peft_autoconfig.front.comparison import Comparison, Row, markdown_table
+from peft_autoconfig.front.front import choose_members, train_front
 from peft_autoconfig.tasks import Task, load_files_task, load_task, task_names
 from peft_autoconfig.tasks.questions import EMBEDDED
 from peft_autoconfig.training import Training, TrainingPlan

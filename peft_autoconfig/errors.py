@@ -5,7 +5,7 @@
     ├── PlacementError (ValueError)     a model without the place that a configuration asks for
     ├── TaskError (ValueError)          data, columns, labels or splits that do not fit the task
     ├── RunError (RuntimeError)         a run folder that is unusable, foreign or of another search
-    ├── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked of it
+    ├── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked
     └── TrainingError (RuntimeError)    a training that came to nothing; in a search, a failed trial
 
 Imports nothing; imported by everything.

@@ -1,4 +1,4 @@
-"""What one evaluation of a configuration gives: the value that travels from an objective to a search.
+"""What one evaluation of a configuration gives: the value that an objective hands to a search.
 
 Imports nothing; imported by `training` (which makes outcomes) and `search` (which stores them), so
 that neither has to know the other.

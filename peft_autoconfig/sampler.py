@@ -27,7 +27,7 @@ from torch import Tensor
 from .bayes.lattice import Lattice
 from .bayes.proposal import Knowledge, propose
 from .errors import ConfigError, SearchError
-from .space import SIZE_NAMES, SearchSpace
+from .space.space import SIZE_NAMES, SearchSpace
 
 __all__ = ["BayesianSampler", "startup_design"]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from peft_autoconfig.space import SIZE_NAMES, SearchSpace
+from peft_autoconfig.space.space import SIZE_NAMES, SearchSpace
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
 CHANCE = 0.5

@@ -98,7 +98,7 @@ def attend_with_prefix(
     if prefix is None:
         return forward(module, query, key, value, attention_mask, **kwargs)
     length = prefix[0].shape[1]
-    relies_on_flag = config._attn_implementation == "sdpa" and attention_mask is None
+    relies_on_flag = config._attn_implementation == "sdpa" and attention_mask is None  # type: ignore[union-attr]
     if relies_on_flag and _is_causal(module, query, kwargs):
         # Without a mask, sdpa masks by a flag that aligns queries and keys at the top left: with
         # a prefix in front it would hide real tokens and show the prefix alone.

@@ -269,7 +269,7 @@ class AutoPEFTConfig(LayerwiseConfig):
             RunError: The folder holds no readable front, or no member of it meets the budget.
         """
         # Late, since only this one way of making a config needs to know that searches exist.
-        from ..run_folder import select_member
+        from ..run.folder import select_member
 
         return cls(**select_member(run, max_params=max_params, select=select)["config"])
 

@@ -3,7 +3,7 @@
 Sizes follow the baselines of AutoPEFT (arXiv 2301.12132, section 5): a serial bottleneck of a
 sixteenth of the hidden size, a parallel one of half of it, ten prefix positions, LoRA of rank 8.
 
-Imports `pretrained`, `tasks`, `tuner`; imported by the examples.
+Imports `tasks`, `training` and `tuner`; imported by the examples.
 """
 
 from collections import Counter
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from peft import LoraConfig
 
-from .pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Method
-from .tasks import Evaluation, Task
-from .tuner import LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
+from ..tasks import Evaluation, Task
+from ..training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Method
+from ..tuner import LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
 
 __all__ = ["baseline_methods", "baseline_rates", "constant_predictor"]
 

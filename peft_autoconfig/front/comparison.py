@@ -5,7 +5,7 @@ same rule (the best on dev among the rates it may choose from, by the search's s
 with seeds that the search did not use, and meets the test split. Every training is stored as soon
 as it is done, so an interrupted comparison goes on where it was.
 
-Imports `errors`, `json_file`, `pretrained`, `training`; imported by `front`.
+Imports `errors`, `run` and `training`; imported by `front`.
 """
 
 import json
@@ -21,10 +21,10 @@ from statistics import mean, stdev
 from peft import PeftModel
 from torch import nn
 
-from .errors import ConfigError, RunError
-from .json_file import damaged, plain, read_json, write_json
-from .pretrained import Method
-from .training import Training
+from ..errors import ConfigError, RunError
+from ..run.json_file import damaged, plain, read_json, write_json
+from ..training import Training
+from ..training.pretrained import Method
 
 __all__ = ["Comparison", "Evaluated", "Row", "markdown_table"]
 

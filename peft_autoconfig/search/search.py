@@ -4,7 +4,7 @@ On the way it stands between the space and the training: it hands an `AutoPEFTCo
 objective, any callable that trains and scores it, and stores what comes back. All that it knows is
 in the run folder, so any number of processes may run the same search, be killed, and go on.
 
-Imports `errors`, `outcome`, `space`, `run_folder`, `store`, `trial`, `pilot` and, late, `sampler`.
+Imports `errors`, `outcome`, `space`, `run`, `store`, `trial`, `pilot` and, late, `sampler`.
 """
 
 import logging
@@ -17,11 +17,12 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from .errors import ConfigError, SearchError
-from .outcome import Outcome
+from ..errors import ConfigError, SearchError
+from ..outcome import Outcome
+from ..run.folder import RunFolder, choose
+from ..space import SearchSpace
+from ..tuner.config import AutoPEFTConfig
 from .pilot import leaves_baseline, pilot_points, refusal
-from .run_folder import RunFolder, choose
-from .space import SearchSpace
 from .store import TrialStore
 from .trial import (
     TrialRecord,
@@ -31,7 +32,6 @@ from .trial import (
     non_dominated,
     record_of,
 )
-from .tuner.config import AutoPEFTConfig
 
 __all__ = ["Objective", "Search"]
 
@@ -92,7 +92,7 @@ class Search:
         return non_dominated(self.trials)
 
     def best(self, *, max_params: int | None = None, select: str = "score") -> TrialRecord:
-        """Returns one member of the front; see `run_folder.choose` for the arguments.
+        """Returns one member of the front; see `run.folder.choose` for the arguments.
 
         Raises:
             SearchError: No trial is complete.
@@ -322,6 +322,6 @@ class Search:
 
 def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:
     # Late, since it brings BoTorch with it.
-    from .sampler import BayesianSampler
+    from ..sampler import BayesianSampler
 
     return BayesianSampler(space, seed=seed)

@@ -5,15 +5,15 @@ import pytest
 from peft import LoraConfig, PeftModel
 
 from peft_autoconfig import AutoPEFTConfig, Search, SearchSpace, SerialAdapterConfig
-from peft_autoconfig.baselines import baseline_methods, baseline_rates, constant_predictor
-from peft_autoconfig.comparison import Comparison, Row, markdown_table
 from peft_autoconfig.errors import ConfigError, RunError, SearchError
-from peft_autoconfig.front import choose_members, train_front
-from peft_autoconfig.pretrained import FULL_FINE_TUNING
+from peft_autoconfig.front.baselines import baseline_methods, baseline_rates, constant_predictor
+from peft_autoconfig.front.comparison import Comparison, Row, markdown_table
+from peft_autoconfig.front.front import choose_members, train_front
+from peft_autoconfig.search.trial import TrialRecord
 from peft_autoconfig.training import Training, TrainingPlan
-from peft_autoconfig.trial import TrialRecord
+from peft_autoconfig.training.pretrained import FULL_FINE_TUNING
 
-from .conftest import HIDDEN_SIZE, NUM_LAYERS
+from ..conftest import HIDDEN_SIZE, NUM_LAYERS
 
 PLAN = TrainingPlan(max_steps=3, batch_size=8, max_length=16)
 CONFIG = SerialAdapterConfig(bottleneck_size=2)

@@ -13,8 +13,8 @@ import pytest
 
 from peft_autoconfig.errors import SearchError
 from peft_autoconfig.outcome import Outcome
-from peft_autoconfig.run_folder import read_front
-from peft_autoconfig.store import MAX_ATTEMPTS
+from peft_autoconfig.run.folder import read_front
+from peft_autoconfig.search.store import MAX_ATTEMPTS
 
 from .search_cases import (
     SPACE,
@@ -28,7 +28,7 @@ from .search_cases import (
 
 # A server that has imported everything once and forks from there: fresh processes at no cost.
 fresh = multiprocessing.get_context("forkserver")
-fresh.set_forkserver_preload(["tests.test_store"])
+fresh.set_forkserver_preload(["tests.search.test_store"])
 
 
 class Recorded:
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_everything(folder):
         [sys.executable, "-c", script, str(folder)],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
     )
     assert process.stdout.readline() == "training\n"
     process.send_signal(signal.SIGINT)
@@ -276,7 +276,7 @@ def last_failure(search):
 
 
 def test_a_trial_gives_signs_of_life(folder, monkeypatch):
-    monkeypatch.setattr("peft_autoconfig.worker.BEAT_SECONDS", 0.05)
+    monkeypatch.setattr("peft_autoconfig.search.worker.BEAT_SECONDS", 0.05)
     search = open_search(folder)
     trial = search.ask()
     beat = None

@@ -3,7 +3,7 @@
 A copy gets its task head drawn from the training's seed, and the parts that a method asks for:
 a PEFT configuration (ours or any other), only the head, or all weights.
 
-Imports `errors`, `tasks`, `tuner`; imported by `training`.
+Imports `errors` and `tasks`; imported by `training`.
 """
 
 import copy
@@ -26,8 +26,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from .errors import ConfigError
-from .tasks import Task
+from ..errors import ConfigError
+from ..tasks import Task
 
 __all__ = ["FULL_FINE_TUNING", "LINEAR_PROBE", "Method", "Pretrained"]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import ConfigError
+from ..tuner.config import AutoPEFTConfig
 from .choices import check_names, check_positive, check_rates, check_sizes, read_model
-from .errors import ConfigError
 from .grid import SizeGrid, nearest_levels, scale_levels
-from .tuner.config import AutoPEFTConfig
 
 if TYPE_CHECKING:
     import optuna

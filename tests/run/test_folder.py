@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from peft_autoconfig.errors import ConfigError, RunError
-from peft_autoconfig.json_file import MAX_JSON_BYTES, write_json
-from peft_autoconfig.run_folder import FORMAT, RunFolder, choose, read_front, select_member
+from peft_autoconfig.run.folder import FORMAT, RunFolder, choose, read_front, select_member
+from peft_autoconfig.run.json_file import MAX_JSON_BYTES, write_json
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
 SPACE = {"num_layers": 2, "prefix_lengths": (0, 1)}

@@ -9,7 +9,7 @@ import torch
 
 from peft_autoconfig.errors import ConfigError, RunError, SearchError
 from peft_autoconfig.outcome import Outcome
-from peft_autoconfig.run_folder import read_front
+from peft_autoconfig.run.folder import read_front
 from peft_autoconfig.search import Search
 from peft_autoconfig.space import SearchSpace
 from peft_autoconfig.tuner.config import AutoPEFTConfig
@@ -84,7 +84,7 @@ def test_a_sampler_that_only_repeats_itself_is_stopped(folder, monkeypatch):
         def sample_independent(self, study, trial, name, distribution):
             return distribution.to_external_repr(1)
 
-    monkeypatch.setattr("peft_autoconfig.store.MAX_DRAWS", 5)
+    monkeypatch.setattr("peft_autoconfig.search.store.MAX_DRAWS", 5)
     search = Search(PLAIN, folder, sampler=Stubborn())
     with pytest.raises(SearchError, match="No valid and new configuration in 5 draws"):
         search.run(scored, 2)

@@ -4,9 +4,9 @@ import pytest
 
 from peft_autoconfig.errors import SearchError
 from peft_autoconfig.outcome import Outcome
-from peft_autoconfig.pilot import leaves_baseline, pilot_points
+from peft_autoconfig.search.pilot import leaves_baseline, pilot_points
+from peft_autoconfig.search.trial import TrialRecord
 from peft_autoconfig.space import SearchSpace
-from peft_autoconfig.trial import TrialRecord
 
 from .search_cases import (
     PLAIN,

@@ -3,7 +3,7 @@
 A file may have been cut off by a crash, edited by hand or sent by a stranger. So a write replaces
 the file in one step, and a read takes nothing but a regular file of sane size with valid JSON.
 
-Imports `errors`; imported by `run_folder`.
+Imports `errors`; imported by `folder` and `front`.
 """
 
 import json
@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError, RunError
+from ..errors import ConfigError, RunError
 
 __all__ = ["damaged", "partial_path", "plain", "read_json", "unusable", "write_json"]
 

@@ -13,7 +13,7 @@ Beside Optuna's parameters and values a trial carries these user attributes:
     loss, seconds, details, score   what came with the result; the score only if it was refused
     reason                          why it failed or was refused
 
-Imports `errors`, `run_folder`, `space` and `worker`; imported by `search`.
+Imports `errors`, `run`, `space` and `worker`; imported by `search`.
 """
 
 import logging
@@ -30,9 +30,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from .errors import RunError, SearchError
-from .run_folder import RunFolder
-from .space import SearchSpace
+from ..errors import RunError, SearchError
+from ..run.folder import RunFolder
+from ..space import SearchSpace
 from .worker import Observer, Pulse, this_process
 
 __all__ = ["TrialStore"]

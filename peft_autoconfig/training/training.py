@@ -5,7 +5,7 @@ and tokenises the data once, when they are first needed; each training gets a co
 Accelerate chooses the device and the precision (`accelerate launch --mixed_precision bf16 ...`);
 every process trains its own model.
 
-Imports `errors`, `outcome`, `pretrained`, `tasks`, `tuner`; imported by `comparison` and `front`.
+Imports `errors`, `outcome`, `pretrained`, `tasks` and `tuner`; imported by `front`.
 """
 
 import itertools
@@ -26,11 +26,11 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from .errors import ConfigError, TrainingError
-from .outcome import Outcome
+from ..errors import ConfigError, TrainingError
+from ..outcome import Outcome
+from ..tasks import Evaluation, Task
+from ..tuner.placement import find_layers
 from .pretrained import Method, Pretrained
-from .tasks import Evaluation, Task
-from .tuner.placement import find_layers
 
 __all__ = ["Training", "TrainingPlan"]
 

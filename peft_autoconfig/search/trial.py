@@ -4,7 +4,7 @@ A `TrialRecord` is the plain value that a search shows for an Optuna trial. The 
 configurations, each at its best learning rate: of two records, one is better that scores no less
 with no more parameters, and differs.
 
-Imports `errors`, `outcome`, `run_folder`, `space`, `tuner`; imported by `search` and `pilot`.
+Imports `errors`, `outcome`, `run`, `space` and `tuner`; imported by `search` and `pilot`.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from .errors import ConfigError
-from .outcome import Outcome
-from .run_folder import CONFIG_FIELDS
-from .space import SearchSpace
-from .tuner.config import AutoPEFTConfig
+from ..errors import ConfigError
+from ..outcome import Outcome
+from ..run.folder import CONFIG_FIELDS
+from ..space import SearchSpace
+from ..tuner.config import AutoPEFTConfig
 
 __all__ = [
     "TrialRecord",

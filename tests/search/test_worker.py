@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from peft_autoconfig.worker import GRACE_SECONDS, Observer, Pulse, this_process
+from peft_autoconfig.search.worker import GRACE_SECONDS, Observer, Pulse, this_process
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_on_another_host_silence_tells():
 
 
 def test_a_pulse_beats_for_what_is_held(monkeypatch):
-    monkeypatch.setattr("peft_autoconfig.worker.BEAT_SECONDS", 0.01)
+    monkeypatch.setattr("peft_autoconfig.search.worker.BEAT_SECONDS", 0.01)
     beats = []
 
     def beat(trial, count):

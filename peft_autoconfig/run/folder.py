@@ -9,7 +9,7 @@
 It knows JSON and files, nothing of Optuna, so that choosing a winner costs no heavy import. What it
 reads may be damaged or hostile: everything is checked before it is used.
 
-Imports `errors` and `json_file`; imported by `store` and `search`, and late by
+Imports `errors` and `json_file`; imported by `search`, and late by
 `AutoPEFTConfig.from_search`.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .errors import ConfigError, RunError
+from ..errors import ConfigError, RunError
 from .json_file import damaged, partial_path, plain, read_json, unusable, write_json
 
 __all__ = ["CONFIG_FIELDS", "FORMAT", "RunFolder", "choose", "read_front", "select_member"]

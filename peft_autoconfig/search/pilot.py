@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .space import SearchSpace
+from ..space import SearchSpace
+from ..tuner.config import AutoPEFTConfig
 from .trial import TrialRecord
-from .tuner.config import AutoPEFTConfig
 
 __all__ = ["leaves_baseline", "pilot_points", "refusal"]
 

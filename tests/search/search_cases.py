@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from peft_autoconfig.search import Search
+from peft_autoconfig.search.trial import TrialRecord
 from peft_autoconfig.space import SearchSpace
-from peft_autoconfig.trial import TrialRecord
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
 SIZES = {

@@ -3,15 +3,15 @@
     run/adapters/<trial>/     one adapter of each member, of the seed that is best on dev
     run/comparison.json       every training behind the table
 
-Imports `comparison`, `search`, `trial`; imported by examples and `cli`.
+Imports `errors`, `comparison` and `search`; imported by the examples.
 """
 
 from collections.abc import Sequence
 
+from ..errors import SearchError
+from ..search import Search
+from ..search.trial import TrialRecord
 from .comparison import Comparison, Row
-from .errors import SearchError
-from .search import Search
-from .trial import TrialRecord
 
 __all__ = ["choose_members", "train_front"]
 

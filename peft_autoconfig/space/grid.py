@@ -13,7 +13,7 @@ from functools import cached_property, reduce
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["SizeGrid", "nearest_levels", "scale_levels"]
 

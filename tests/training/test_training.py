@@ -8,10 +8,10 @@ from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from peft_autoconfig import AutoPEFTConfig
 from peft_autoconfig.errors import ConfigError, PlacementError, TrainingError
-from peft_autoconfig.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Pretrained
 from peft_autoconfig.training import Training, TrainingPlan
+from peft_autoconfig.training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Pretrained
 
-from .conftest import HIDDEN_SIZE, NUM_LAYERS
+from ..conftest import HIDDEN_SIZE, NUM_LAYERS
 
 PLAN = TrainingPlan(max_steps=12, num_epochs=100, batch_size=8, max_length=16)
 CONFIG = AutoPEFTConfig(

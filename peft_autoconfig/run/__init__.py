@@ -1,0 +1,1 @@
+"""A run folder on disk: files and JSON, nothing of Optuna or torch."""
