@@ -1,6 +1,7 @@
 """Words and templates of the embedded task: three sets that share function words only.
 
-Facts, no logic: `questions` makes sentences of them.
+Facts, no logic: `questions` makes sentences of them. The nouns are common and of one meaning: a
+rare or ambiguous one is right in every sentence or in none, which made scores jump between seeds.
 """
 
 from dataclasses import dataclass
@@ -48,18 +49,17 @@ TRAIN = Lexicon(
     ),
     which=("which", "what", "which other", "what kind of"),
     nouns=_nouns(
-        person="farmer pilot teacher lawyer singer painter baker widow king soldier butcher "
-        "student mayor thief poet captain queen clerk",
-        animal="horse goat rabbit eagle snake tiger mouse donkey pigeon whale spider bear sheep "
-        "frog cow monkey dolphin owl",
-        place="valley harbour street garden town desert church school prison beach bridge park "
-        "cave airport cellar kitchen island library",
-        food="bread cheese soup apple rice cake butter onion honey salad lemon pie potato jam "
-        "cabbage pasta peanut corn",
-        clothing="shirt coat hat glove scarf dress shoe sweater trousers cloak apron uniform sock "
-        "robe boot vest tuxedo bonnet",
-        vehicle="car ferry bicycle train lorry helicopter canoe tram rocket taxi carriage scooter "
-        "submarine jeep yacht tractor raft glider",
+        person="farmer pilot teacher lawyer singer painter baker soldier butcher student mayor "
+        "poet",
+        bird="eagle pigeon owl crow hawk robin chicken turkey falcon vulture",
+        mammal="horse goat rabbit tiger mouse donkey bear sheep cow monkey dolphin squirrel",
+        clothing="shirt coat hat glove scarf dress shoe sweater trousers cloak apron vest",
+        instrument="piano guitar drum trumpet harp bell banjo clarinet",
+        vehicle="car ferry bicycle train canoe tram rocket taxi carriage submarine jeep yacht",
+        food="apple lemon banana orange peach coconut berry lime soup cake salad pasta sausage "
+        "bread pancake cheese sandwich rice",
+        place="church school prison library palace tower hotel cottage theatre factory valley "
+        "desert beach island meadow lake cliff jungle glacier swamp",
     ),
 )
 
@@ -74,17 +74,15 @@ DEV = Lexicon(
     ),
     which=("which", "what", "which new", "what sort of"),
     nouns=_nouns(
-        person="doctor sailor judge dancer waiter nurse duchess priest cousin sheriff chemist "
-        "knight surgeon actor",
-        animal="dog wolf parrot fox pig lizard lion ant penguin kangaroo leopard goose panther "
-        "buffalo",
-        place="village castle forest market temple hospital museum farm suburb basement theatre "
-        "courtyard monastery balcony",
-        food="carrot steak sandwich pizza cherry garlic shrimp stew chocolate banana sausage "
-        "grape cucumber spinach",
-        clothing="jacket skirt jeans helmet tunic belt cape bra necklace raincoat pajamas slipper",
-        vehicle="bus truck motorcycle airplane wagon van ambulance locomotive barge chariot "
-        "spaceship cart kayak minibus",
+        person="doctor sailor judge dancer waiter nurse priest surgeon",
+        bird="parrot sparrow goose penguin raven swan",
+        mammal="dog wolf fox pig lion leopard buffalo kangaroo",
+        clothing="jacket skirt jeans helmet tunic cape belt",
+        instrument="violin flute cello saxophone tambourine",
+        vehicle="bus truck motorcycle airplane wagon van ambulance",
+        food="cherry grape strawberry pear pineapple steak pizza stew curry burger noodles",
+        place="castle temple hospital museum monastery barn forest hill lagoon plateau canyon "
+        "shore",
     ),
 )
 
@@ -99,16 +97,14 @@ TEST = Lexicon(
     ),
     which=("which", "what", "which single", "what type of"),
     nouns=_nouns(
-        person="carpenter actress bishop hunter sergeant cook aunt senator maid wizard princess "
-        "dentist tutor barber",
-        animal="cat deer elephant shark crow turtle zebra squirrel bee gorilla rat crocodile "
-        "octopus badger",
-        place="city mountain river hotel cemetery restaurant orchard chapel ranch glacier "
-        "ballroom warehouse jungle tavern",
-        food="tomato pudding bacon cookie pear mushroom cereal strawberry pepper almond pastry "
-        "curry pumpkin mango",
-        clothing="blouse cap gown corset swimsuit sneaker pants veil hood bikini shawl",
-        vehicle="boat plane caravan cruiser ship lifeboat streetcar freighter airship pickup "
-        "stagecoach tanker biplane motorbike",
+        person="carpenter hunter sergeant cook senator dentist actress bishop",
+        bird="duck hen rooster dove gull ostrich",
+        mammal="cat deer elephant zebra rat badger bull gorilla",
+        clothing="blouse cap gown robe boot hood bikini",
+        instrument="organ bass fiddle accordion trombone",
+        vehicle="boat plane cruiser lifeboat streetcar tanker biplane",
+        food="mango melon fig plum olive pie pudding bacon cookie pastry omelette",
+        place="cathedral chapel mansion tavern restaurant warehouse mountain river marsh creek "
+        "ocean volcano",
     ),
 )
