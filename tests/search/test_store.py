@@ -154,7 +154,7 @@ def test_one_worker_dies_and_the_other_finishes_its_trial(folder):
 def test_ctrl_c_keeps_everything(folder):
     script = (
         "import sys, time, pathlib\n"
-        "from tests.test_store import open_search\n"
+        "from tests.search.test_store import open_search\n"
         "def objective(config, learning_rate):\n"
         "    print('training', flush=True)\n"
         "    time.sleep(60)\n"
