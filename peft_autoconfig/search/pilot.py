@@ -23,9 +23,10 @@ LOSS_MARGIN = 0.02
 
 
 def pilot_points(space: SearchSpace) -> list[Point]:
-    """Returns the largest configuration and a middle one, each at up to three learning rates.
+    """Returns a middle configuration and the largest, each at up to three learning rates.
 
-    The middle rate comes first, then the largest, which leaves the majority class soonest.
+    The middle rate comes first, then the largest, which leaves the majority class soonest; and the
+    middle configuration first, since the largest takes many times as long to train.
     """
     rates = space.learning_rates or (None,)
     chosen = dict.fromkeys([rates[len(rates) // 2], rates[-1], rates[0]])
@@ -75,7 +76,7 @@ def refusal(records: Iterable[TrialRecord], points: Sequence[Point], baseline_sc
 
 
 def _configs(space: SearchSpace) -> list[AutoPEFTConfig]:
-    """Returns a large valid configuration and a middle one, with all parts in all layers if it can.
+    """Returns a middle valid configuration and a large one, with all parts in all layers if it can.
 
     Where the budget is too tight for that, they are the largest and the median of a sample.
     """
@@ -87,7 +88,7 @@ def _configs(space: SearchSpace) -> list[AutoPEFTConfig]:
         if fits.any():
             break
     X = X[fits][np.argsort(-counts[fits], kind="stable")]
-    return [space.decode(x)[0] for x in (X[0], X[len(X) // 2])]
+    return [space.decode(x)[0] for x in (X[len(X) // 2], X[0])]
 
 
 def _exceeds(score: float | None, level: float) -> bool:

@@ -149,7 +149,7 @@ class Search:
     ) -> None:
         """Makes sure that configurations can leave the majority class before a budget is spent.
 
-        Evaluates the largest configuration and a middle one, each at up to three learning rates,
+        Evaluates a middle configuration and the largest, each at up to three learning rates,
         as ordinary trials that count, and stops at the first that tells something. In a run that
         already holds such a trial it does nothing.
 

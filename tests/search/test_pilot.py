@@ -19,10 +19,10 @@ from .search_cases import (
 )
 
 
-def test_the_points_are_a_large_and_a_middle_configuration():
+def test_the_points_are_a_middle_and_a_large_configuration():
     points = pilot_points(SPACE)
     assert [rate for _, rate in points] == [5e-3, 5e-3, 1e-3, 1e-3]
-    (large, _), (middle, _) = points[:2]
+    (middle, _), (large, _) = points[:2]
     most = SPACE.num_params(large)
     assert (large.serial_bottleneck_size, large.prefix_length) == (4, 4)
     assert large.layers_to_transform is None
