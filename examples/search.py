@@ -32,7 +32,7 @@ from peft_autoconfig.tasks.questions import EMBEDDED
 from peft_autoconfig.training import Training, TrainingPlan
 
 # The embedded task is learned in fewer than a hundred steps; real ones are trained by epochs.
-EMBEDDED_STEPS, EMBEDDED_TRIALS, TRIALS = 75, 16, 40
+EMBEDDED_STEPS, EMBEDDED_TRIALS, TRIALS = 65, 16, 40
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -144,5 +144,5 @@ def _model_errors(name: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise ConfigError(
             "Expected a local folder or Hub id of a model that transformers can load for "
-            f"sequence classification, got {name!r}: {error}"
+            f"sequence classification, got {name!r}: {' '.join(str(error).split())}"
         ) from error
