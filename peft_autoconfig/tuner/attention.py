@@ -6,7 +6,7 @@ ours puts the prefix before the keys and values and hands over to the implementa
 real config names. So the prefix meets keys after rotary embedding and cache: real tokens keep
 their positions, and the cache never holds the prefix.
 
-Imports `errors`; imported by `layer` and `placement`.
+Imports `errors`; imported by `prefix` and `placement`.
 """
 
 import inspect

@@ -3,7 +3,7 @@
 One tuner serves all configuration classes. PEFT wants a class with a prefix of its own for each
 method, hence the four short ones at the end.
 
-Imports `config`, `layer`, `placement`; imported by the package's `__init__`.
+Imports `config`, `placement` and the sites; imported by the package's `__init__`.
 """
 
 from peft import PeftConfig
@@ -12,9 +12,11 @@ from torch import nn
 
 from ..errors import ConfigError
 from .attention import check_implementation
+from .bottleneck import FeedForwardSite, PostNormSite
 from .config import LayerSizes, LayerwiseConfig
-from .layer import AttentionSite, FeedForwardSite, PostNormSite, Site
 from .placement import LayerPlaces, find_layers, key_value_shape
+from .prefix import AttentionSite
+from .site import Site
 
 __all__ = ["AutoPEFTModel", "LayerPrefixModel", "ParallelAdapterModel", "SerialAdapterModel"]
 
@@ -37,7 +39,6 @@ class _LayerwiseTuner(BaseTuner):
         """Plans the injection: module name -> (places, sizes) for every layer of the model."""
         places = find_layers(model)
         sizes = peft_config.layer_sizes(len(places))
-        self._hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore
         self._plan: dict[str, tuple[LayerPlaces, LayerSizes]] = {}
         for place, size in zip(places, sizes, strict=True):
             self._plan[place.feed_forward] = (place, size)
@@ -82,10 +83,9 @@ class _LayerwiseTuner(BaseTuner):
         if key == places.attention:
             num_heads, head_dim = key_value_shape(target)
             return AttentionSite(target, num_heads=num_heads, head_dim=head_dim)
-        if places.first_module is None:
-            return FeedForwardSite(target, hidden_size=self._hidden_size)
-        first_module = self.model.get_submodule(places.first_module)
-        return PostNormSite(target, first_module=first_module, hidden_size=self._hidden_size)
+        site = PostNormSite if places.ends_in_norm else FeedForwardSite
+        first_module = places.first_module and self.model.get_submodule(places.first_module)
+        return site(target, hidden_size=places.hidden_size, first_module=first_module or None)
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module

@@ -28,14 +28,23 @@ class LayerPlaces:
     """The names of the modules of one layer that take our parts.
 
     Attributes:
-        feed_forward: The norm or feed-forward sub-layer that is wrapped for the bottlenecks.
-        first_module: First module of the feed-forward sub-layer when a norm is wrapped, else None.
         attention: The attention that is wrapped for a prefix.
+        feed_forward: The module that is wrapped for the bottlenecks.
+        first_module: First module of the feed-forward sub-layer, whose input is x, when that is
+            not the input of the wrapped module; else None.
+        ends_in_norm: Whether the wrapped module is the norm of a post-norm layer.
+        hidden_size: H of this layer.
+        attention_projections: The linear modules of the attention sub-layer, for low-rank updates.
+        feed_forward_projections: Those of the feed-forward sub-layer.
     """
 
+    attention: str
     feed_forward: str
     first_module: str | None
-    attention: str
+    ends_in_norm: bool
+    hidden_size: int
+    attention_projections: tuple[str, ...]
+    feed_forward_projections: tuple[str, ...]
 
 
 def find_layers(model: nn.Module) -> list[LayerPlaces]:
@@ -58,7 +67,8 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
             "Supported are encoders and decoders such as BERT, RoBERTa, ELECTRA and Llama."
         )
     ((stack, layers),) = stacks.items()
-    return [_find_places(f"{stack}.{i}", layer) for i, layer in enumerate(layers)]
+    hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
+    return [_find_places(f"{stack}.{i}", layer, hidden_size) for i, layer in enumerate(layers)]
 
 
 def key_value_shape(attention: nn.Module) -> tuple[int, int]:
@@ -79,8 +89,29 @@ def _is_stack(modules: nn.ModuleList) -> bool:
     return len(kinds) == 1 and all(_attention_names(layer) for layer in modules)
 
 
-def _find_places(name: str, layer: nn.Module) -> LayerPlaces:
+def _find_places(name: str, layer: nn.Module, hidden_size: int) -> LayerPlaces:
     attention = _attention_names(layer)[0]
+    within = attention.split(".")[0]
+    linear = {
+        n: isinstance(m, nn.Linear) and "autopeft_" not in n for n, m in layer.named_modules()
+    }
+    projections = [n for n, is_linear in linear.items() if is_linear]
+
+    def places(feed_forward: str, first_module: str | None) -> LayerPlaces:
+        return LayerPlaces(
+            attention=f"{name}.{attention}",
+            feed_forward=f"{name}.{feed_forward}",
+            first_module=first_module and f"{name}.{first_module}",
+            ends_in_norm=first_module is not None,
+            hidden_size=hidden_size,
+            attention_projections=tuple(
+                f"{name}.{n}" for n in projections if n.startswith(f"{within}.")
+            ),
+            feed_forward_projections=tuple(
+                f"{name}.{n}" for n in projections if not n.startswith(f"{within}.")
+            ),
+        )
+
     rest = {
         child_name: _unwrap(child)
         for child_name, child in layer.named_children()
@@ -88,12 +119,11 @@ def _find_places(name: str, layer: nn.Module) -> LayerPlaces:
     }
     children = list(rest)
     if len(children) == 1 and _num_matrices(rest[children[0]]) > 1:
-        return LayerPlaces(f"{name}.{children[0]}", None, f"{name}.{attention}")
+        return places(children[0], None)
     if len(children) == 2:
         norms = [n for n, child in rest[children[1]].named_children() if _is_norm(_unwrap(child))]
         if len(norms) == 1:
-            site = f"{name}.{children[1]}.{norms[0]}"
-            return LayerPlaces(site, f"{name}.{children[0]}", f"{name}.{attention}")
+            return places(f"{children[1]}.{norms[0]}", children[0])
     raise PlacementError(
         f"Expected in each layer, beside its attention, one feed-forward module or two of which "
         f"the second ends in a norm; found {children} in {name} ({type(layer).__name__})."
