@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
@@ -21,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import PlacementError
 
-__all__ = ["PREFIX_ARGUMENT", "PrefixedConfig", "check_implementation", "uses_interface"]
+__all__ = ["PREFIX_ARGUMENT", "PrefixedConfig", "check_prefix", "uses_interface"]
 
 IMPLEMENTATION = "autopeft_prefix"
 # the keyword that carries (key, value) from the wrapped attention module to the function
@@ -58,12 +59,25 @@ def uses_interface(module: nn.Module) -> bool:
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 
 
-def check_implementation(config: Any) -> None:
-    """Checks that a prefix can be added to the attention implementation that ``config`` names.
+def check_prefix(attention: nn.Module) -> None:
+    """Checks that ``attention``, wrapped by a site or not, can attend to a prefix.
 
     Raises:
-        PlacementError: It is not one of "eager" and "sdpa".
+        PlacementError: It does not ask transformers for its function, or it is set to a function
+            other than "eager" and "sdpa".
     """
+    if isinstance(attention, BaseTunerLayer):
+        attention = attention.get_base_layer()
+    if not uses_interface(attention):
+        raise PlacementError(
+            f"A prefix needs an attention that goes through transformers' attention interface, "
+            f"which {type(attention).__name__} does not; leave the prefix out and use the other "
+            "parts."
+        )
+    _check_implementation(attention.config)
+
+
+def _check_implementation(config: Any) -> None:
     name = config._attn_implementation
     if name not in (*SUPPORTED, IMPLEMENTATION):
         raise PlacementError(
@@ -118,7 +132,7 @@ def _prepend(prefix: Tensor, states: Tensor) -> Tensor:
 
 
 def _own_function(module: nn.Module, config: Any) -> AttentionFunction:
-    check_implementation(config)
+    _check_implementation(config)
     if config._attn_implementation == "eager":
         function = inspect.unwrap(type(module).forward).__globals__["eager_attention_forward"]
     else:

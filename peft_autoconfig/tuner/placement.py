@@ -1,24 +1,31 @@
 """Where the parts go: found by the structure of a model, not by a table of names.
 
 A stack is a `ModuleList` of like layers, each with an attention. In a layer, whatever holds
-weight matrices outside the attention is the feed-forward sub-layer:
+weight matrices outside the attention sub-layers is the feed-forward sub-layer:
 
     one child with all of it          wrapped as a whole (Llama's `mlp`)
     two children, the second with     the norm is wrapped, and the first child's input tapped
       a norm in it                      (BERT's `output.LayerNorm` and `intermediate`)
+    several children, the last one    the last is wrapped, and the first child's input tapped
+      a single linear module            (BART's `fc2` and `fc1`)
 
 Anything else raises, with what was found. Works on a model that already carries our sites.
 
-Imports `errors`, `attention`; imported by `model`.
+Imports `errors`, `attention`, `site`; imported by `model`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import PlacementError
 from .attention import uses_interface
+from .site import Site
 
 __all__ = ["LayerPlaces", "find_layers", "key_value_shape"]
 
@@ -28,14 +35,17 @@ class LayerPlaces:
     """The names of the modules of one layer that take our parts.
 
     Attributes:
-        attention: The attention that is wrapped for a prefix.
+        attention: The self-attention, which is wrapped for a prefix.
         feed_forward: The module that is wrapped for the bottlenecks.
         first_module: First module of the feed-forward sub-layer, whose input is x, when that is
             not the input of the wrapped module; else None.
         ends_in_norm: Whether the wrapped module is the norm of a post-norm layer.
         hidden_size: H of this layer.
-        attention_projections: The linear modules of the attention sub-layer, for low-rank updates.
+        attention_projections: The linear modules of the attention sub-layers, a cross-attention
+            among them, for low-rank updates: label -> name. A label is the path inside the layer
+            with underscores for dots; unlike a name, it does not change when a module is wrapped.
         feed_forward_projections: Those of the feed-forward sub-layer.
+        repeats: How often the model runs this layer; above 1 when layers share their weights.
     """
 
     attention: str
@@ -43,110 +53,257 @@ class LayerPlaces:
     first_module: str | None
     ends_in_norm: bool
     hidden_size: int
-    attention_projections: tuple[str, ...]
-    feed_forward_projections: tuple[str, ...]
+    attention_projections: dict[str, str]
+    feed_forward_projections: dict[str, str]
+    repeats: int = 1
+
+
+class _Found(NamedTuple):
+    """A module of the base model; ``name`` is that of our site, where it is wrapped in one."""
+
+    name: str
+    module: nn.Module
 
 
 def find_layers(model: nn.Module) -> list[LayerPlaces]:
-    """Returns the places in each layer of ``model``, in order.
+    """Returns the places in each layer of ``model``.
+
+    The layers come in the order in which the model holds them. Those of several stacks follow
+    each other: an encoder's before its decoder's, CLIP's text layers before its vision layers.
 
     Raises:
-        PlacementError: The model has no stack of layers or several, or a layer whose
-            feed-forward sub-layer is not recognised.
+        PlacementError: The model has no stack of layers, or a layer whose feed-forward sub-layer
+            is not recognised.
     """
-    stacks = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and _is_stack(module)
-    }
-    if len(stacks) != 1:
-        found = f"{len(stacks)} ({', '.join(stacks)})" if stacks else "none"
+    stacks = _find_stacks(model)
+    if not stacks:
         raise PlacementError(
-            f"Expected a transformer with one stack of layers whose attention goes through "
-            f"transformers' attention interface, found {found} in {type(model).__name__}. "
-            "Supported are encoders and decoders such as BERT, RoBERTa, ELECTRA and Llama."
+            "Expected a transformer with at least one stack of layers, a ModuleList of like "
+            f"modules with an attention in each; found none in {type(model).__name__}."
         )
-    ((stack, layers),) = stacks.items()
-    hidden_size = int(model.config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
-    return [_find_places(f"{stack}.{i}", layer, hidden_size) for i, layer in enumerate(layers)]
+    places = []
+    for stack, holder_size in stacks:
+        for i, layer in enumerate(_unwrap(stack.module).children()):
+            repeats = _repeats(layer, holder_size) if holder_size else 1
+            places.append(_find_places(_Found(f"{stack.name}.{i}", layer), repeats))
+    return places
 
 
 def key_value_shape(attention: nn.Module) -> tuple[int, int]:
-    """Returns the number of key/value heads of ``attention`` and the size of each."""
-    config = attention.config
-    heads = config.num_attention_heads  # type: ignore[union-attr]
-    for owner, name in ((attention, "head_dim"), (attention, "attention_head_size")):
-        head_dim = getattr(owner, name, None)
-        if head_dim:
-            break
-    else:
-        head_dim = config.hidden_size // heads  # type: ignore[union-attr, operator]
-    return int(getattr(config, "num_key_value_heads", None) or heads), int(head_dim)  # type: ignore[arg-type]
+    """Returns the number of key/value heads of ``attention`` and the size of each.
 
-
-def _is_stack(modules: nn.ModuleList) -> bool:
-    kinds = {type(layer) for layer in modules}
-    return len(kinds) == 1 and all(_attention_names(layer) for layer in modules)
-
-
-def _find_places(name: str, layer: nn.Module, hidden_size: int) -> LayerPlaces:
-    attention = _attention_names(layer)[0]
-    within = attention.split(".")[0]
-    linear = {
-        n: isinstance(m, nn.Linear) and "autopeft_" not in n for n, m in layer.named_modules()
-    }
-    projections = [n for n, is_linear in linear.items() if is_linear]
-
-    def places(feed_forward: str, first_module: str | None) -> LayerPlaces:
-        return LayerPlaces(
-            attention=f"{name}.{attention}",
-            feed_forward=f"{name}.{feed_forward}",
-            first_module=first_module and f"{name}.{first_module}",
-            ends_in_norm=first_module is not None,
-            hidden_size=hidden_size,
-            attention_projections=tuple(
-                f"{name}.{n}" for n in projections if n.startswith(f"{within}.")
-            ),
-            feed_forward_projections=tuple(
-                f"{name}.{n}" for n in projections if not n.startswith(f"{within}.")
-            ),
+    Raises:
+        PlacementError: The attention does not say how many heads it has.
+    """
+    config = getattr(attention, "config", None)
+    heads = _first_number(attention, "num_heads", "num_attention_heads", "n_heads")
+    heads = heads or _first_number(config, "num_attention_heads", "num_heads")
+    key_value_heads = (
+        _first_number(attention, "num_key_value_heads", "num_kv_heads")
+        or (heads and heads // (_first_number(attention, "num_key_value_groups") or 1))
+        or _first_number(config, "num_key_value_heads")
+    )
+    size = _first_number(
+        attention, "head_dim", "attention_head_size", "head_size", "key_value_proj_dim"
+    )
+    if not size and heads:
+        size = (_first_number(config, "hidden_size") or 0) // heads
+    if not key_value_heads or not size:
+        raise PlacementError(
+            f"Expected an attention that names its number of heads and their size, got "
+            f"{type(attention).__name__}; a prefix cannot be sized for it. Use the other parts."
         )
+    return key_value_heads, size
 
-    rest = {
-        child_name: _unwrap(child)
-        for child_name, child in layer.named_children()
-        if not _attention_names(child) and _num_matrices(child)
-    }
-    children = list(rest)
-    if len(children) == 1 and _num_matrices(rest[children[0]]) > 1:
-        return places(children[0], None)
-    if len(children) == 2:
-        norms = [n for n, child in rest[children[1]].named_children() if _is_norm(_unwrap(child))]
-        if len(norms) == 1:
-            return places(f"{children[1]}.{norms[0]}", children[0])
-    raise PlacementError(
-        f"Expected in each layer, beside its attention, one feed-forward module or two of which "
-        f"the second ends in a norm; found {children} in {name} ({type(layer).__name__})."
+
+def _first_number(owner: Any, *names: str) -> int | None:
+    values = (getattr(owner, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value), None)
+
+
+def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
+    # Each stack with the size of the list of stacks that holds it, or 0: ALBERT's groups of layers.
+    lists: dict[str, nn.Module] = {}
+    for name, module in _below(model):
+        if isinstance(module, nn.ModuleList) and module not in lists.values():
+            if len({type(layer) for layer in module}) == 1 and all(map(_attentions, module)):
+                lists[name] = module
+    stacks = []
+    for name, module in lists.items():
+        if not any(other.startswith(f"{name}.") for other in lists):
+            holders = [len(m) for n, m in lists.items() if name.startswith(f"{n}.")]  # type: ignore[arg-type]
+            stacks.append((_Found(name, module), holders[-1] if holders else 0))
+    return stacks
+
+
+def _repeats(layer: nn.Module, num_groups: int) -> int:
+    configs = (getattr(module, "config", None) for module in layer.modules())
+    depths = (_first_number(config, "num_hidden_layers") for config in configs)
+    return max(1, next(filter(None, depths), 1) // num_groups)
+
+
+def _find_places(layer: _Found, repeats: int) -> LayerPlaces:
+    parts = list(_parts(layer))
+    of_attention = [part for part in parts if _attentions(part.module)]
+    of_feed_forward = [
+        part for part in parts if part not in of_attention and _num_matrices(part.module)
+    ]
+    attention = next(a for part in of_attention for a in _attentions(part.module, part.name))
+    hidden_size = _hidden_size(layer)
+    feed_forward, first_module, ends_in_norm = _feed_forward(layer, of_feed_forward, hidden_size)
+    return LayerPlaces(
+        attention=attention,
+        feed_forward=feed_forward,
+        first_module=first_module,
+        ends_in_norm=ends_in_norm,
+        hidden_size=hidden_size,
+        attention_projections=_labelled(layer, of_attention),
+        feed_forward_projections=_labelled(layer, of_feed_forward),
+        repeats=repeats,
     )
 
 
-def _attention_names(module: nn.Module) -> list[str]:
-    names = []
-    for name, child in module.named_modules():
-        if not isinstance(child, BaseTunerLayer) and uses_interface(child):
-            names.append(name.removesuffix("base_layer").rstrip("."))
-    return names
+def _feed_forward(
+    layer: _Found, parts: list[_Found], hidden_size: int
+) -> tuple[str, str | None, bool]:
+    # The module to wrap, the module to tap, and whether the first of them is a norm.
+    if len(parts) == 1:
+        part = _without_residual(parts[0])
+        if _num_matrices(part.module) > 1:
+            return part.name, None, False
+    if len(parts) > 1:
+        first, last = parts[0], parts[-1]
+        norms = [n for n, child in _unwrap(last.module).named_children() if _is_norm(child)]
+        if len(parts) == 2 and len(norms) == 1:
+            return f"{last.name}.{norms[0]}", first.name, True
+        ends = [list(_projections(part)) for part in (first, last)]
+        if len(ends[0]) == len(ends[1]) == 1:
+            (begin,), (end,) = ends
+            if _widths(begin.module)[0] == _widths(end.module)[1] == hidden_size:
+                return end.name.removesuffix(".base_layer"), first.name, False
+    found = {part.name.removeprefix(f"{layer.name}."): type(part.module).__name__ for part in parts}
+    raise PlacementError(
+        f"Expected in each layer, beside its attention, one feed-forward module, or several of "
+        f"which the last ends in a norm or is one linear module; found {found} in {layer.name} "
+        f"({type(layer.module).__name__})."
+    )
+
+
+def _without_residual(part: _Found) -> _Found:
+    # T5 keeps norm and residual around its feed-forward module; what is between them is h
+    children = dict(_unwrap(part.module).named_children())
+    weighty = [name for name, child in children.items() if _num_matrices(child)]
+    has_norm = any(_is_norm(child) for child in children.values())
+    if isinstance(part.module, Site) or len(weighty) != 1 or not has_norm:
+        return part
+    return _without_residual(_Found(f"{part.name}.{weighty[0]}", children[weighty[0]]))
+
+
+def _parts(layer: _Found) -> Iterator[_Found]:
+    for name, child in _children(layer.module):
+        part = _Found(f"{layer.name}.{name}", child)
+        if isinstance(child, nn.ModuleList):
+            yield from _parts(part)
+        else:
+            yield part
+
+
+def _labelled(layer: _Found, parts: list[_Found]) -> dict[str, str]:
+    labels = {}
+    for part in parts:
+        for name, _ in _projections(part):
+            path = name.removeprefix(f"{layer.name}.").split(".")
+            labels["_".join(step for step in path if step != "base_layer")] = name
+    return labels
+
+
+def _projections(part: _Found) -> Iterator[_Found]:
+    if _is_linear(part.module):
+        yield part
+        return
+    for name, child in _children(part.module):
+        yield from _projections(_Found(f"{part.name}.{name}", child))
+
+
+def _hidden_size(layer: _Found) -> int:
+    # The norms of a layer are as wide as its residual stream; those inside the attention are not.
+    inside = {f"{name}." for name in _attentions(layer.module)}
+    for name, module in _below(layer.module):
+        if _is_norm(module) and not any(name.startswith(prefix) for prefix in inside):
+            return int(module.weight.shape[0])  # type: ignore[union-attr, index]
+    for projection in _projections(layer):
+        return _widths(projection.module)[0]
+    raise PlacementError(
+        f"Expected a norm or a linear module in {layer.name} ({type(layer.module).__name__}) that "
+        "tells the width of the layer; found none."
+    )
+
+
+def _attentions(module: nn.Module, name: str = "") -> list[str]:
+    # One that is wrapped is found twice, as the site and as what it wraps.
+    found = (
+        n.removesuffix("base_layer").rstrip(".")
+        for n, m in _below(module, name)
+        if _is_attention(m)
+    )
+    return list(dict.fromkeys(found))
+
+
+def _is_attention(module: nn.Module) -> bool:
+    if isinstance(module, BaseTunerLayer):
+        return False
+    # those that do not ask transformers for their function are told by what they are called
+    return uses_interface(module) or (
+        "attention" in type(module).__name__.lower()
+        and any(_is_linear(child) for child in module.children())
+    )
+
+
+def _below(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Yields the modules of the base model from ``module`` down; not those of any adapter."""
+    yield name, module
+    for child_name, child in _children(module):
+        yield from _below(child, f"{name}.{child_name}" if name else child_name)
+
+
+def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, BaseTunerLayer):
+        yield "base_layer", module.base_layer
+    elif isinstance(module, ModulesToSaveWrapper):
+        yield "original_module", module.original_module
+    else:
+        yield from module.named_children()
 
 
 def _num_matrices(module: nn.Module) -> int:
-    parameters = _unwrap(module).named_parameters()
-    return sum(parameter.dim() > 1 and "autopeft_" not in name for name, parameter in parameters)
+    # Some quantised linear modules hold their matrix in a buffer of another shape.
+    if _is_linear(module):
+        return 1
+    own = sum(p.dim() > 1 for p in module.parameters(recurse=False))
+    return own + sum(_num_matrices(child) for _, child in _children(module))
 
 
 def _unwrap(module: nn.Module) -> nn.Module:
     return module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
 
 
+def _is_linear(module: nn.Module) -> bool:
+    # Linear, its quantised kinds and those of other PEFT methods; a site passes attributes on.
+    if isinstance(module, Site | nn.Embedding):
+        return False
+    return isinstance(module, Conv1D) or (
+        isinstance(getattr(module, "in_features", None), int)
+        and isinstance(getattr(module, "out_features", None), int)
+    )
+
+
+def _widths(linear: nn.Module) -> tuple[int, int]:
+    if isinstance(linear, Conv1D):
+        return int(linear.nx), int(linear.nf)
+    return int(linear.in_features), int(linear.out_features)  # type: ignore[arg-type]
+
+
 def _is_norm(module: nn.Module) -> bool:
+    module = _unwrap(module)
     weight = getattr(module, "weight", None)
-    return weight is not None and weight.dim() == 1 and not list(module.children())
+    return isinstance(weight, nn.Parameter) and weight.dim() == 1 and not list(module.children())
