@@ -23,6 +23,7 @@ ALLOWED = {
     "tuner": {"errors"},
     # `AutoPEFTConfig.from_search` reads a front, inside the method.
     "tuner.config": {"errors", "run"},
+    "exchange": {"errors", "tuner"},
     "bayes": {"errors"},
     "space": {"errors", "tuner"},
     "sampler": {"errors", "space", "bayes"},
