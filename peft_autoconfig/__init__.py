@@ -16,6 +16,7 @@ from .space import SearchSpace
 from .tuner import (
     AutoPEFTConfig,
     LayerPrefixConfig,
+    LowRankConfig,
     ParallelAdapterConfig,
     SerialAdapterConfig,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AutoPEFTConfig",
     "LayerPrefixConfig",
+    "LowRankConfig",
     "Outcome",
     "ParallelAdapterConfig",
     "Search",

@@ -278,7 +278,7 @@ class SearchSpace:
         """Returns how many numbers the saved adapter of any `AutoPEFTConfig` holds.
 
         Biases count, a prefix is its keys and values, the task head does not count."""
-        sizes = config.layer_sizes(self.num_layers)
+        sizes = self._layer_sizes(config)
         return sum(self._layer_params(i, size) for layer in sizes for i, size in enumerate(layer))
 
     def num_paper_params(self, config: AutoPEFTConfig) -> int:
@@ -345,9 +345,18 @@ class SearchSpace:
             return 2 * size * (self.key_value_size or self.hidden_size)
         return 2 * self.hidden_size * size + size + self.hidden_size if size else 0
 
+    def _layer_sizes(self, config: AutoPEFTConfig) -> list[tuple[int, ...]]:
+        """Returns the sizes that the space knows, in the order of `SIZE_NAMES`, of each layer."""
+        layers = config.layer_sizes(self.num_layers)
+        if any(layer.lora for layer in layers):
+            raise ConfigError(
+                f"expected no low-rank part in this space, got lora_rank={config.lora_rank}"
+            )
+        return [(layer.serial, layer.parallel, layer.prefix) for layer in layers]
+
     def _structure(self, config: AutoPEFTConfig) -> dict[str, Any]:
         """Returns the parameters of a configuration without a learning rate, not yet checked."""
-        layers = config.layer_sizes(self.num_layers)
+        layers = self._layer_sizes(config)
         shared = {layer for layer in layers if any(layer)}
         if len(shared) != 1:
             raise ConfigError(

@@ -6,12 +6,12 @@ ours puts the prefix before the keys and values and hands over to the implementa
 real config names. So the prefix meets keys after rotary embedding and cache: real tokens keep
 their positions, and the cache never holds the prefix.
 
-Imports `errors`; imported by `prefix` and `placement`.
+Imports `errors`, `prefix_states`, `off_interface`; imported by `prefix`, `placement` and `plan`.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -21,15 +21,33 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import PlacementError
+from .off_interface import find_way
+from .prefix_states import PrefixStates
 
-__all__ = ["PREFIX_ARGUMENT", "PrefixedConfig", "check_prefix", "uses_interface"]
+__all__ = [
+    "AttentionSizes",
+    "attend",
+    "attention_sizes",
+    "check_prefix",
+    "hide_view",
+    "show_view",
+    "uses_interface",
+]
 
 IMPLEMENTATION = "autopeft_prefix"
-# the keyword that carries (key, value) from the wrapped attention module to the function
+# the keyword that carries the prefix from the wrapped attention module to the function
 PREFIX_ARGUMENT = "autopeft_prefix"
 SUPPORTED = ("eager", "sdpa")
 
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+
+
+class AttentionSizes(NamedTuple):
+    """The sizes that a prefix must fit: key/value heads, size of each, and H."""
+
+    num_heads: int
+    head_dim: int
+    hidden_size: int
 
 
 class PrefixedConfig:
@@ -59,32 +77,85 @@ def uses_interface(module: nn.Module) -> bool:
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 
 
+def show_view(attention: nn.Module) -> None:
+    """Makes an attention on transformers' interface ask for our function; others stay as is."""
+    if uses_interface(attention) and not isinstance(attention.config, PrefixedConfig):
+        attention.config = PrefixedConfig(attention.config)  # type: ignore[assignment]
+
+
+def hide_view(attention: nn.Module) -> None:
+    """Undoes `show_view`."""
+    config = getattr(attention, "config", None)
+    if isinstance(config, PrefixedConfig):
+        attention.config = config.wrapped
+
+
 def check_prefix(attention: nn.Module) -> None:
     """Checks that ``attention``, wrapped by a site or not, can attend to a prefix.
 
     Raises:
-        PlacementError: It does not ask transformers for its function, or it is set to a function
-            other than "eager" and "sdpa".
+        PlacementError: It hands no further arguments to an attention function of transformers
+            and is of no other kind that we know, it is set to a function other than "eager" and
+            "sdpa", or it does not tell its sizes.
     """
     if isinstance(attention, BaseTunerLayer):
         attention = attention.get_base_layer()
-    if not uses_interface(attention):
+    kinds = {p.kind for p in inspect.signature(type(attention).forward).parameters.values()}
+    on_interface = uses_interface(attention) and inspect.Parameter.VAR_KEYWORD in kinds
+    if not on_interface and find_way(attention) is None:
         raise PlacementError(
-            f"A prefix needs an attention that goes through transformers' attention interface, "
+            "A prefix needs an attention that goes through transformers' attention interface, "
             f"which {type(attention).__name__} does not; leave the prefix out and use the other "
             "parts."
         )
-    _check_implementation(attention.config)
+    _check_implementation(getattr(attention, "config", None))
+    attention_sizes(attention)
 
 
-def _check_implementation(config: Any) -> None:
-    name = config._attn_implementation
-    if name not in (*SUPPORTED, IMPLEMENTATION):
+def attention_sizes(attention: nn.Module) -> AttentionSizes:
+    """Returns the sizes that a prefix of ``attention`` must have.
+
+    Raises:
+        PlacementError: The attention does not tell them.
+    """
+    config = getattr(attention, "config", None)
+    heads = _first_size(attention, "num_heads", "num_attention_heads", "n_heads")
+    heads = heads or _first_size(config, "num_attention_heads", "num_heads")
+    key_value_heads = (
+        _first_size(attention, "num_key_value_heads", "num_kv_heads")
+        or _first_size(config, "num_key_value_heads")
+        or heads
+    )
+    linear = next((m for m in attention.modules() if _first_size(m, "in_features", "nx")), None)
+    hidden_size = _first_size(linear, "in_features", "nx")
+    head_dim = _first_size(
+        attention, "head_dim", "attention_head_size", "head_size", "key_value_proj_dim"
+    ) or (hidden_size and heads and hidden_size // heads)
+    if not key_value_heads or not head_dim or not hidden_size:
         raise PlacementError(
-            f"A prefix needs one of the attention implementations {SUPPORTED}, got {name!r}; "
-            'load the model with attn_implementation="sdpa" or call '
-            'model.set_attn_implementation("sdpa").'
+            "Expected an attention that tells the number and the size of its heads, got "
+            f"{type(attention).__name__}, for which a prefix cannot be sized; leave the prefix out "
+            "and use the other parts."
         )
+    return AttentionSizes(key_value_heads, head_dim, hidden_size)
+
+
+def attend(
+    attention: nn.Module, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Returns what ``attention``, which has passed `check_prefix`, gives with a prefix.
+
+    Args:
+        attention: The module, after `show_view`.
+        prefix: The prefix.
+        args: The arguments with which the model calls the module.
+        kwargs: The named ones.
+    """
+    if isinstance(getattr(attention, "config", None), PrefixedConfig):
+        return attention(*args, **{**kwargs, PREFIX_ARGUMENT: prefix})
+    way = find_way(attention)
+    assert way is not None, "checked before the prefix was added"
+    return way(attention, prefix, args, kwargs)
 
 
 def attend_with_prefix(
@@ -103,32 +174,41 @@ def attend_with_prefix(
         key: ``batch x key_value_heads x keys x head_dim``, from the cache and the input.
         value: The same shape.
         attention_mask: None, or bool or additive, ``... x queries x keys``.
-        kwargs: Whatever else the model passes; the prefix, two tensors of ``key_value_heads x
-            length x head_dim``, under `PREFIX_ARGUMENT`.
+        kwargs: Whatever else the model passes; the prefix under `PREFIX_ARGUMENT`.
     """
     config = module.config.wrapped  # type: ignore[union-attr]
     forward = _own_function(module, config)
-    prefix = kwargs.pop(PREFIX_ARGUMENT, None)
+    prefix: PrefixStates | None = kwargs.pop(PREFIX_ARGUMENT, None)
     if prefix is None:
         return forward(module, query, key, value, attention_mask, **kwargs)
-    length = prefix[0].shape[1]
-    relies_on_flag = config._attn_implementation == "sdpa" and attention_mask is None  # type: ignore[union-attr]
-    if relies_on_flag and _is_causal(module, query, kwargs):
+    if attention_mask is None:
+        is_sdpa = config._attn_implementation == "sdpa"  # type: ignore[union-attr]
         # Without a mask, sdpa masks by a flag that aligns queries and keys at the top left: with
         # a prefix in front it would hide real tokens and show the prefix alone.
-        attention_mask = _causal_mask(query.shape[2], key.shape[2], query.device)
+        is_causal = is_sdpa and _is_causal(module, query, kwargs)
+        if is_causal or prefix.visible is not None:
+            attention_mask = _explicit_mask(query, key, is_causal=is_causal, is_bool=is_sdpa)
     if attention_mask is not None:
-        visible = True if attention_mask.dtype == torch.bool else 0.0
-        attention_mask = F.pad(attention_mask, (length, 0), value=visible)
+        attention_mask = prefix.columns_before(attention_mask)
     if kwargs.get("position_bias") is not None:
-        kwargs["position_bias"] = F.pad(kwargs["position_bias"], (length, 0))
-    key, value = (_prepend(part, states) for part, states in zip(prefix, (key, value), strict=True))
+        kwargs["position_bias"] = F.pad(kwargs["position_bias"], (prefix.length, 0))
+    key, value = prefix.before(key, value)
     return forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def _prepend(prefix: Tensor, states: Tensor) -> Tensor:
-    batch = prefix.to(states.dtype).expand(states.shape[0], *prefix.shape)
-    return torch.cat([batch, states], dim=2)
+def _first_size(owner: Any, *names: str) -> int | None:
+    values = (getattr(owner, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and value), None)
+
+
+def _check_implementation(config: Any) -> None:
+    name = getattr(config, "_attn_implementation", None)
+    if name not in (*SUPPORTED, IMPLEMENTATION, None):
+        raise PlacementError(
+            f"A prefix needs one of the attention implementations {SUPPORTED}, got {name!r}; "
+            'load the model with attn_implementation="sdpa" or call '
+            'model.set_attn_implementation("sdpa").'
+        )
 
 
 def _own_function(module: nn.Module, config: Any) -> AttentionFunction:
@@ -147,9 +227,13 @@ def _is_causal(module: nn.Module, query: Tensor, kwargs: dict[str, Any]) -> bool
     return bool(is_causal) and query.shape[2] > 1
 
 
-def _causal_mask(queries: int, keys: int, device: torch.device) -> Tensor:
-    mask = torch.ones(queries, keys, dtype=torch.bool, device=device)
-    return mask.tril(diagonal=keys - queries)[None, None]
+def _explicit_mask(query: Tensor, key: Tensor, *, is_causal: bool, is_bool: bool) -> Tensor:
+    # There is no mask only where nothing is cached yet, so query i is at key i also when a static
+    # cache has room for more keys than there are queries.
+    mask = torch.ones(1, 1, query.shape[2], key.shape[2], dtype=torch.bool, device=key.device)
+    if is_causal:
+        mask = mask.tril()
+    return mask if is_bool else torch.zeros_like(mask, dtype=query.dtype)
 
 
 AttentionInterface.register(IMPLEMENTATION, attend_with_prefix)

@@ -13,13 +13,15 @@ Imports `config`, `site`; imported by `model`.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from .config import AutoPEFTConfig, LayerSizes
+from .config import LEARNED, PARALLEL_SCALE, AutoPEFTConfig, LayerSizes
 from .site import InputTap, Site
 
 __all__ = ["FeedForwardSite", "PostNormSite"]
@@ -30,46 +32,76 @@ PAPER_STD = 0.02
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """How an adapter's bottlenecks compute: the activation's name and the parallel scale."""
+    """How an adapter's bottlenecks compute; `scale` is the fixed one of the parallel adapter."""
 
-    activation: str
+    activation: nn.Module
     scale: float
+    dropout: float
 
 
 class _BottleneckSite(Site):
-    """Serial and parallel bottlenecks; abstract."""
+    """Serial and parallel bottlenecks; abstract.
+
+    Args:
+        base_layer: The wrapped module.
+        sizes: Size of the input x of the sub-layer and of its output h; H for both but in models
+            without a transformer layout.
+        first_module: The module whose input is x, when that is not the input of `base_layer`.
+    """
 
     adapter_layer_names = (
         "autopeft_serial_down",
         "autopeft_serial_up",
         "autopeft_parallel_down",
         "autopeft_parallel_up",
+        "autopeft_parallel_scale",
     )
     # a layer may have neither part of an adapter, which PEFT must know all the same
     other_param_names = ("autopeft_bottleneck",)
 
     def __init__(
-        self, base_layer: nn.Module, *, hidden_size: int, first_module: nn.Module | None
+        self,
+        base_layer: nn.Module,
+        *,
+        sizes: tuple[int, int],
+        first_module: nn.Module | None = None,
     ) -> None:
         super().__init__(base_layer)
-        self.hidden_size = hidden_size
+        self.input_size, self.output_size = sizes
         self.tap = InputTap(first_module) if first_module is not None else None
-        for name in self.adapter_layer_names:
-            setattr(self, name, nn.ModuleDict())
+        for part in ("serial", "parallel"):
+            for direction in ("down", "up"):
+                setattr(self, f"autopeft_{part}_{direction}", nn.ModuleDict())
+        self.autopeft_parallel_scale = nn.ParameterDict()
         self.autopeft_bottleneck: dict[str, Bottleneck] = {}
 
     def update_layer(self, adapter_name: str, sizes: LayerSizes, config: AutoPEFTConfig) -> None:
+        learned = config.parallel_scale == LEARNED
         self.autopeft_bottleneck[adapter_name] = Bottleneck(
-            config.activation, config.parallel_scale
+            activation=ACT2FN[config.activation],
+            scale=1.0 if learned else float(config.parallel_scale),
+            dropout=config.dropout,
         )
-        self._add("serial", adapter_name, sizes.serial, config.init_weights)
-        self._add("parallel", adapter_name, sizes.parallel, config.init_weights)
+        if sizes.serial:
+            self._add("serial", adapter_name, sizes.serial, self.output_size, config.init_weights)
+        if sizes.parallel:
+            self._add(
+                "parallel", adapter_name, sizes.parallel, self.input_size, config.init_weights
+            )
+            if learned:
+                scale = nn.Parameter(torch.full((1,), PARALLEL_SCALE))
+                self.autopeft_parallel_scale[adapter_name] = scale
         self._place(adapter_name, config.inference_mode)
 
-    def _add(self, part: str, adapter_name: str, size: int, init_weights: bool | str) -> None:
-        if not size:
-            return
-        down, up = nn.Linear(self.hidden_size, size), nn.Linear(size, self.hidden_size)
+    def restore(self) -> None:
+        super().restore()
+        if self.tap is not None:
+            self.tap.handle.remove()
+
+    def _add(
+        self, part: str, adapter_name: str, size: int, input_size: int, init_weights: bool | str
+    ) -> None:
+        down, up = nn.Linear(input_size, size), nn.Linear(size, self.output_size)
         if init_weights:
             nn.init.zeros_(down.bias)
             nn.init.zeros_(up.bias)
@@ -81,68 +113,51 @@ class _BottleneckSite(Site):
         getattr(self, f"autopeft_{part}_down")[adapter_name] = down
         getattr(self, f"autopeft_{part}_up")[adapter_name] = up
 
-    def unload_and_optionally_merge_module(self, merge: bool, **_: Any) -> nn.Module:
-        base_layer = super().unload_and_optionally_merge_module(merge)
-        if self.tap is not None:
-            self.tap.handle.remove()
-        return base_layer
-
-    def _holders(self, part: str) -> list[str]:
-        if self.disable_adapters:
-            return []
+    def _holds(self, part: str) -> bool:
+        """Returns whether an adapter at work has the part here."""
         held = getattr(self, f"autopeft_{part}_down")
-        return [name for name in self.active_adapters if name in held]
+        names = self.active_adapters if self.batch_adapters is None else self.batch_adapters
+        return not self.disable_adapters and any(name in held for name in names)
 
-    def _outputs(self, part: str, x: Tensor) -> list[Tensor]:
-        return [self._output(part, name, x) for name in self._holders(part)]
+    def _with(self, part: str, total: Tensor, x: Tensor) -> Tensor:
+        """Returns ``total`` with the outputs of one part for ``x`` added."""
+        held = getattr(self, f"autopeft_{part}_down")
+        return self.added(total, x, held, partial(self._output, part))
 
     def _output(self, part: str, adapter_name: str, x: Tensor) -> Tensor:
         down = getattr(self, f"autopeft_{part}_down")[adapter_name]
         up = getattr(self, f"autopeft_{part}_up")[adapter_name]
         settings = self.autopeft_bottleneck[adapter_name]
-        output: Tensor = up(ACT2FN[settings.activation](down(self._cast(x, down.weight.dtype))))
+        x = self._cast_input_dtype(x, down.weight.dtype)
+        output: Tensor = up(settings.activation(down(x)))
         if part == "parallel":
-            output = output * settings.scale
-        return output.to(x.dtype)
-
-    def _cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        cast: Tensor = self._cast_input_dtype(x, dtype)
-        return cast
+            learned = adapter_name in self.autopeft_parallel_scale
+            output = output * (
+                self.autopeft_parallel_scale[adapter_name] if learned else settings.scale
+            )
+        return F.dropout(output, settings.dropout, self.training)
 
 
 class PostNormSite(_BottleneckSite):
-    """The norm that ends a post-norm layer, with bottlenecks added to what it normalises.
-
-    Args:
-        base_layer: The norm.
-        hidden_size: H.
-        first_module: The first module of the feed-forward sub-layer, whose input is x.
-    """
+    """The norm that ends a post-norm layer, with bottlenecks added to what it normalises."""
 
     def forward(self, residual_sum: Tensor) -> Tensor:
         """Returns ``LN(z + f_s(LN(z)) + scale f_p(x))`` for ``z = x + h`` of ``... x H``."""
-        assert self.tap is not None
-        updates = self._outputs("parallel", self.tap.take())
-        if self._holders("serial"):
-            updates += self._outputs("serial", self.base_layer(residual_sum))
-        output: Tensor = self.base_layer(sum(updates, start=residual_sum))
+        assert self.tap is not None, "a post-norm site is made with the first module"
+        total = self._with("parallel", residual_sum, self.tap.take())
+        if self._holds("serial"):
+            total = self._with("serial", total, self.base_layer(residual_sum))
+        output: Tensor = self.base_layer(total)
         return output
 
 
 class FeedForwardSite(_BottleneckSite):
-    """A feed-forward sub-layer as a whole or its last module, with bottlenecks after and beside it.
-
-    Args:
-        base_layer: The sub-layer or its last module.
-        hidden_size: H.
-        first_module: The first module of the sub-layer when `base_layer` is its last, else None.
-    """
+    """A feed-forward sub-layer, its last module, or any linear module, with bottlenecks to it."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns ``h + f_s(h) + scale f_p(x)`` for ``h = base_layer(...)`` of ``... x H``."""
         output = self.base_layer(*args, **kwargs)
         x = self.tap.take() if self.tap is not None else args[0]
         h, *rest = output if isinstance(output, tuple) else (output,)
-        updates = self._outputs("parallel", x) + self._outputs("serial", h)
-        h = sum(updates, start=h)
-        return (h, *rest) if isinstance(output, tuple) else h
+        total = self._with("serial", self._with("parallel", h, x), h)
+        return (total, *rest) if isinstance(output, tuple) else total

@@ -1,40 +1,53 @@
-"""The configuration classes: what a person writes, PEFT stores as JSON and the search proposes.
+"""The configuration that joins all parts, and what it shares with those of one part (`methods`).
 
-`AutoPEFTConfig` joins all parts; the single-method classes say less and mean the same as an
-`AutoPEFTConfig` with only that part (`joined`), so that one tuner serves them all.
+What a person writes, PEFT stores as JSON and the search proposes. A configuration of one part
+means the same as an `AutoPEFTConfig` with only that part (`joined`), so one tuner serves them all.
 
-Imports `errors`; imported by `registry`, `model` and `space`.
+Imports `errors`, `fields`; imported by `methods`, the sites, `model` and `space`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from peft import PeftConfig
 from peft.utils import PeftType
-from transformers.activations import ACT2FN
 
 from ..errors import ConfigError
+from .fields import (
+    check_activation,
+    check_init_weights,
+    check_layers,
+    check_lora_modules,
+    check_modules,
+    check_number,
+    check_size,
+    per_layer,
+)
 
-__all__ = [
-    "AutoPEFTConfig",
-    "LayerPrefixConfig",
-    "LayerSizes",
-    "ParallelAdapterConfig",
-    "SerialAdapterConfig",
-]
+__all__ = ["LEARNED", "PARALLEL_SCALE", "AutoPEFTConfig", "LayerSizes", "LayerwiseConfig"]
 
 # He et al. (2022), arXiv 2110.04366: the fixed factor of the parallel adapter, kept by AutoPEFT.
 PARALLEL_SCALE = 4.0
+# A `parallel_scale` that is trained, from `PARALLEL_SCALE` on.
+LEARNED = "learned"
+
+# The field with the size of each part, in the order of `LayerSizes`.
+PARTS = {
+    "serial": "serial_bottleneck_size",
+    "parallel": "parallel_bottleneck_size",
+    "prefix": "prefix_length",
+    "lora": "lora_rank",
+}
 
 
 class LayerSizes(NamedTuple):
     """The sizes of the parts in one layer; 0 means that the part is absent."""
 
-    serial: int
-    parallel: int
-    prefix: int
+    serial: int = 0
+    parallel: int = 0
+    prefix: int = 0
+    lora: int = 0
 
 
 @dataclass
@@ -43,14 +56,21 @@ class LayerwiseConfig(PeftConfig):
 
     Args:
         layers_to_transform: Indices of the layers that get the parts, [0, number of layers);
-            None means every layer.
+            None means every layer. A dict gives each part ("serial", "parallel", "prefix",
+            "lora") its own indices; a part that it does not name is in every layer. The layers
+            of an encoder-decoder are counted through, the encoder's first.
         modules_to_save: Modules besides ours that are trained and saved, such as a task head.
         init_weights: True starts every part but the prefix as the identity; "paper" starts the
             serial adapter at N(0, 0.02) as the AutoPEFT release does; False draws all projections
             at random, which is of use in tests.
+        target_modules: None places the parts by the structure of a transformer. For models
+            without one: the linear modules that get the bottlenecks and the low-rank update, as
+            PEFT reads the field (a regular expression, names or the ends of names, or
+            "all-linear"); each counts as one layer.
+        exclude_modules: Modules that get nothing, named likewise.
     """
 
-    layers_to_transform: list[int] | int | None = field(
+    layers_to_transform: list[int] | dict[str, list[int]] | int | None = field(
         default=None,
         metadata={"help": "Indices of the layers that get the parts; None means every layer."},
     )
@@ -67,17 +87,22 @@ class LayerwiseConfig(PeftConfig):
             )
         },
     )
-
-    # PEFT's injection loop reads this from every config; ours are placed by structure instead.
-    target_modules = None
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Linear modules that get the parts; None: found by the model's structure."
+        },
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Modules that get nothing, named as target_modules."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[no-untyped-call]
-        self.layers_to_transform = _layers(self.layers_to_transform)
-        if self.init_weights != "paper" and not isinstance(self.init_weights, bool):
-            raise ConfigError(
-                f"init_weights must be True, False or 'paper', got {self.init_weights!r}."
-            )
+        self.layers_to_transform = check_layers(self.layers_to_transform, PARTS)
+        self.target_modules = check_modules(self.target_modules, "target_modules")
+        self.exclude_modules = check_modules(self.exclude_modules, "exclude_modules")
+        check_init_weights(self.init_weights)
 
     @abstractmethod
     def joined(self) -> "AutoPEFTConfig":
@@ -90,26 +115,25 @@ class LayerwiseConfig(PeftConfig):
             ConfigError: A layer index is out of range or a per-layer list has another length.
         """
         config = self.joined()
-        parts = [
-            _per_layer(getattr(config, name), name, num_layers)
-            for name in ("serial_bottleneck_size", "parallel_bottleneck_size", "prefix_length")
-        ]
-        active = config.active_layers(num_layers)
-        off = LayerSizes(0, 0, 0)
-        return [
-            LayerSizes(*sizes) if layer in active else off
-            for layer, sizes in enumerate(zip(*parts, strict=True))
-        ]
+        columns = []
+        for part, name in PARTS.items():
+            active = config.active_layers(num_layers, part)
+            sizes = per_layer(getattr(config, name), name, num_layers)
+            columns.append([size if i in active else 0 for i, size in enumerate(sizes)])
+        return [LayerSizes(*sizes) for sizes in zip(*columns, strict=True)]
 
-    def active_layers(self, num_layers: int) -> list[int]:
-        """Returns the indices named by `layers_to_transform`, all of them when it is None.
+    def active_layers(self, num_layers: int, part: str) -> range | list[int]:
+        """Returns the indices at which `layers_to_transform` lets a part be.
 
         Raises:
             ConfigError: An index is not in [0, num_layers).
         """
-        if self.layers_to_transform is None:
-            return list(range(num_layers))
-        layers = _layers(self.layers_to_transform) or []
+        layers = self.layers_to_transform
+        if isinstance(layers, dict):
+            layers = layers.get(part)
+        if layers is None:
+            return range(num_layers)
+        layers = [layers] if isinstance(layers, int) else layers
         if layers[-1] >= num_layers:
             raise ConfigError(
                 f"layers_to_transform must hold indices in [0, {num_layers}) for a model of "
@@ -119,103 +143,28 @@ class LayerwiseConfig(PeftConfig):
 
 
 @dataclass
-class SerialAdapterConfig(LayerwiseConfig):
-    """A bottleneck after the feed-forward sub-layer, as Pfeiffer et al. (2021), arXiv 2005.00247.
-
-    Args:
-        bottleneck_size: Width of the bottleneck, at least 1; one int for all layers or one per
-            layer with 0 for none. The default is the published one for a hidden size of 768.
-        activation: Name of an activation in `transformers.activations.ACT2FN`.
-    """
-
-    bottleneck_size: int | list[int] = field(
-        default=48, metadata={"help": "Width of the bottleneck, shared or one per layer."}
-    )
-    activation: str = field(
-        default="relu", metadata={"help": "Activation between the two projections."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType["AUTOPEFT_SERIAL"]
-        self.joined()
-
-    def joined(self) -> "AutoPEFTConfig":
-        return _join(self, serial_bottleneck_size=self.bottleneck_size, activation=self.activation)
-
-
-@dataclass
-class ParallelAdapterConfig(LayerwiseConfig):
-    """A bottleneck beside the feed-forward sub-layer, as He et al. (2022), arXiv 2110.04366.
-
-    Args:
-        bottleneck_size: Width of the bottleneck, at least 1; one int for all layers or one per
-            layer with 0 for none. The default is the published one for a hidden size of 768.
-        activation: Name of an activation in `transformers.activations.ACT2FN`.
-        scale: Factor of the adapter's output, above 0; 4.0 as published.
-    """
-
-    bottleneck_size: int | list[int] = field(
-        default=384, metadata={"help": "Width of the bottleneck, shared or one per layer."}
-    )
-    activation: str = field(
-        default="relu", metadata={"help": "Activation between the two projections."}
-    )
-    scale: float = field(
-        default=PARALLEL_SCALE, metadata={"help": "Factor of the adapter's output."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType["AUTOPEFT_PARALLEL"]
-        self.joined()
-
-    def joined(self) -> "AutoPEFTConfig":
-        return _join(
-            self,
-            parallel_bottleneck_size=self.bottleneck_size,
-            activation=self.activation,
-            parallel_scale=self.scale,
-        )
-
-
-@dataclass
-class LayerPrefixConfig(LayerwiseConfig):
-    """Trained keys and values before those of each layer's attention, as Li and Liang (2021).
-
-    Unlike PEFT's own prefix tuning (arXiv 2101.00190), the positions of real tokens are not
-    shifted, the layers can be chosen one by one, and lengths may differ between them.
-
-    Args:
-        prefix_length: Number of prefix positions, at least 1; one int for all layers or one per
-            layer with 0 for none.
-    """
-
-    prefix_length: int | list[int] = field(
-        default=10, metadata={"help": "Number of prefix positions, shared or one per layer."}
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = PeftType["AUTOPEFT_PREFIX"]
-        self.joined()
-
-    def joined(self) -> "AutoPEFTConfig":
-        return _join(self, prefix_length=self.prefix_length)
-
-
-@dataclass
 class AutoPEFTConfig(LayerwiseConfig):
-    """Serial adapter, parallel adapter and prefix under one layer mask (AutoPEFT, section 3).
+    """Serial and parallel adapter, prefix and low-rank update in one (AutoPEFT, section 3).
 
-    Source: Zhou et al. (2024), arXiv 2301.12132. A size of 0 leaves a part out.
+    Source: Zhou et al. (2024), arXiv 2301.12132, and for the low-rank part Hu et al. (2022),
+    arXiv 2106.09685. A size of 0 leaves a part out.
 
     Args:
         serial_bottleneck_size: Width of the serial adapter, shared by the layers or one per layer.
         parallel_bottleneck_size: Width of the parallel adapter, likewise.
         prefix_length: Number of prefix positions, likewise.
+        lora_rank: Rank of the low-rank updates, likewise.
         activation: Name of an activation in `transformers.activations.ACT2FN`.
         parallel_scale: Factor of the parallel adapter's output, above 0; 4.0 as published.
+            "learned" trains one factor per layer, from 4.0 on.
+        lora_scale: Factor of the low-rank updates, above 0; what PEFT calls ``lora_alpha / r``.
+        lora_modules: The linear modules that get low-rank updates: those of the "attention", of
+            the "feed_forward" sub-layer, "all", or a list of (ends of) their names.
+        dropout: Probability in [0, 1) of dropping an output of a bottleneck or an input of a
+            low-rank update, in training.
+        prefix_projection_size: 0 trains the prefixes' keys and values themselves; above 0 they
+            come from an embedding through two projections with a tanh between, of this width
+            (Li and Liang, 2021, section 4.3). `fold_prefixes` puts keys and values in their place.
     """
 
     serial_bottleneck_size: int | list[int] = field(
@@ -227,26 +176,41 @@ class AutoPEFTConfig(LayerwiseConfig):
     prefix_length: int | list[int] = field(
         default=0, metadata={"help": "Number of prefix positions, shared or one per layer."}
     )
+    lora_rank: int | list[int] = field(
+        default=0, metadata={"help": "Rank of the low-rank updates, shared or one per layer."}
+    )
     activation: str = field(
         default="relu", metadata={"help": "Activation between the two projections."}
     )
-    parallel_scale: float = field(
-        default=PARALLEL_SCALE, metadata={"help": "Factor of the parallel adapter's output."}
+    parallel_scale: float | str = field(
+        default=PARALLEL_SCALE,
+        metadata={"help": "Factor of the parallel adapter's output, or 'learned'."},
+    )
+    lora_scale: float = field(default=1.0, metadata={"help": "Factor of the low-rank updates."})
+    lora_modules: str | list[str] = field(
+        default="all",
+        metadata={"help": "'attention', 'feed_forward', 'all', or names of linear modules."},
+    )
+    dropout: float = field(default=0.0, metadata={"help": "Probability of dropping, in [0, 1)."})
+    prefix_projection_size: int = field(
+        default=0, metadata={"help": "Width of the projection of the prefixes; 0 for none."}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PeftType["AUTOPEFT"]
-        for name in ("serial_bottleneck_size", "parallel_bottleneck_size", "prefix_length"):
-            setattr(self, name, _size(getattr(self, name), name))
-        if self.activation not in ACT2FN:
+        for name in PARTS.values():
+            setattr(self, name, check_size(getattr(self, name), name))
+        check_activation(self.activation)
+        if self.parallel_scale != LEARNED:
+            check_number(self.parallel_scale, "parallel_scale, unless 'learned',", above=0)
+        check_number(self.lora_scale, "lora_scale", above=0)
+        check_number(self.dropout, "dropout", above=0, below=1)
+        self.lora_modules = check_lora_modules(self.lora_modules)
+        if isinstance(check_size(self.prefix_projection_size, "prefix_projection_size"), list):
             raise ConfigError(
-                f"activation must be one of {sorted(ACT2FN)}, got {self.activation!r}."
-            )
-        if not isinstance(self.parallel_scale, int | float) or not self.parallel_scale > 0:
-            raise ConfigError(
-                f"The scale of a parallel adapter must be a number above 0, "
-                f"got {self.parallel_scale!r}."
+                "prefix_projection_size must be one int for all layers, "
+                f"got {self.prefix_projection_size}."
             )
         self._refuse_nothing()
 
@@ -274,70 +238,18 @@ class AutoPEFTConfig(LayerwiseConfig):
         return cls(**select_member(run, max_params=max_params, select=select)["config"])
 
     def _refuse_nothing(self) -> None:
-        sizes = (self.serial_bottleneck_size, self.parallel_bottleneck_size, self.prefix_length)
-        lengths = [len(size) for size in sizes if isinstance(size, list)]
-        last_layer = max(_layers(self.layers_to_transform) or [0])
-        if not any(map(any, self.layer_sizes(max(lengths, default=last_layer + 1)))):
+        sizes = {name: getattr(self, name) for name in PARTS.values()}
+        lengths = [len(size) for size in sizes.values() if isinstance(size, list)]
+        layers: Any = self.layers_to_transform
+        masks = list(layers.values()) if isinstance(layers, dict) else [layers or [0]]
+        num_layers = max(lengths, default=1 + max(max(mask) for mask in masks))
+        if not any(map(any, self.layer_sizes(num_layers))):
             raise ConfigError(
-                "At least one of serial_bottleneck_size, parallel_bottleneck_size and "
-                f"prefix_length must be above 0 in an active layer, got {sizes} with "
-                f"layers_to_transform={self.layers_to_transform}: everything is off."
+                f"At least one of {', '.join(sizes)} must be above 0 in an active layer, got "
+                f"{sizes} with layers_to_transform={layers}: everything is off."
             )
-
-
-def _join(config: LayerwiseConfig, **parts: Any) -> AutoPEFTConfig:
-    return AutoPEFTConfig(
-        task_type=config.task_type,
-        inference_mode=config.inference_mode,
-        layers_to_transform=config.layers_to_transform,
-        modules_to_save=config.modules_to_save,
-        init_weights=config.init_weights,
-        **parts,
-    )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _size(value: Any, name: str) -> int | list[int]:
-    if _is_count(value):
-        return int(value)
-    if isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_count, value)):
-        if value:
-            return [int(v) for v in value]
-    raise ConfigError(
-        f"{name} must be an int >= 0 or a list with one such int per layer, got {value!r}."
-    )
-
-
-def _layers(value: Any) -> list[int] | None:
-    if value is None:
-        return None
-    layers = [value] if isinstance(value, int) else value
-    if (
-        not isinstance(layers, Sequence | set | range)
-        or isinstance(layers, str)
-        or not all(map(_is_count, layers))
-        or len(set(layers)) != len(layers)
-    ):
-        raise ConfigError(
-            f"layers_to_transform must be None, an index or distinct indices >= 0, got {value!r}."
-        )
-    if not layers:
-        raise ConfigError(
-            "layers_to_transform is empty: everything is off. Name at least one layer, or None "
-            "for all of them."
-        )
-    return sorted(int(layer) for layer in layers)
-
-
-def _per_layer(size: int | list[int], name: str, num_layers: int) -> list[int]:
-    if isinstance(size, int):
-        return [size] * num_layers
-    if len(size) != num_layers:
-        raise ConfigError(
-            f"{name} must be one int or a list of {num_layers}, one per layer of the model, "
-            f"got {len(size)}: {size}."
-        )
-    return size
+        if self.prefix_projection_size and not self.prefix_length:
+            raise ConfigError(
+                "prefix_projection_size needs a prefix_length above 0, got "
+                f"{self.prefix_projection_size} with prefix_length={self.prefix_length}."
+            )

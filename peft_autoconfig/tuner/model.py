@@ -1,24 +1,38 @@
 """The tuner: puts the parts of a configuration into a model, by PEFT's own injection loop.
 
 One tuner serves all configuration classes. PEFT wants a class with a prefix of its own for each
-method, hence the four short ones at the end.
+method, hence the short ones at the end.
 
-Imports `config`, `placement` and the sites; imported by the package's `__init__`.
+Imports `errors`, `config`, `plan` and the sites; imported by the package's `__init__`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import (
+    BaseTuner,
+    _maybe_include_all_linear_layers,
+    check_target_module_exists,
+)
 from torch import nn
 
 from ..errors import ConfigError
-from .attention import check_implementation
 from .bottleneck import FeedForwardSite, PostNormSite
-from .config import LayerSizes, LayerwiseConfig
-from .placement import LayerPlaces, find_layers, key_value_shape
+from .config import LayerwiseConfig
+from .placement import key_value_shape
+from .plan import Kind, SitePlan, is_wanted, make_plan
 from .prefix import AttentionSite
 from .site import Site
 
-__all__ = ["AutoPEFTModel", "LayerPrefixModel", "ParallelAdapterModel", "SerialAdapterModel"]
+__all__ = [
+    "AutoPEFTModel",
+    "LayerPrefixModel",
+    "LowRankModel",
+    "ParallelAdapterModel",
+    "SerialAdapterModel",
+]
 
 
 class _LayerwiseTuner(BaseTuner):
@@ -32,25 +46,35 @@ class _LayerwiseTuner(BaseTuner):
     tuner_layer_cls = Site
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012  (read by PEFT, as it is)
 
+    def fold_prefixes(self, adapter_name: str = "default") -> None:
+        """Puts keys and values in the place of an adapter's projected prefixes.
+
+        What the model computes stays the same; the adapter gets smaller, and its prefixes can no
+        longer be trained through the projection.
+        """
+        for site in self._sites():
+            if isinstance(site, AttentionSite):
+                site.fold(adapter_name)
+        config = self.peft_config[adapter_name]
+        for name in ("prefix_projection_size", "projection_size"):
+            if hasattr(config, name):
+                setattr(config, name, 0)
+
+    def _sites(self) -> list[Site]:
+        return [module for module in self.model.modules() if isinstance(module, Site)]
+
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:  # type: ignore[type-arg]
         return peft_config
 
     def _prepare_model(self, peft_config: LayerwiseConfig, model: nn.Module) -> None:  # type: ignore[override]
-        """Plans the injection: module name -> (places, sizes) for every layer of the model."""
-        places = find_layers(model)
-        sizes = peft_config.layer_sizes(len(places))
-        self._plan: dict[str, tuple[LayerPlaces, LayerSizes]] = {}
-        for place, size in zip(places, sizes, strict=True):
-            self._plan[place.feed_forward] = (place, size)
-            self._plan[place.attention] = (place, size)
-            if size.prefix:
-                check_implementation(model.get_submodule(place.attention).config)
+        _maybe_include_all_linear_layers(peft_config, model)
+        self._plan = make_plan(model, peft_config)
 
-    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override]
-        if key not in self._plan:
-            return False
-        places, sizes = self._plan[key]
-        return bool(sizes.prefix if key == places.attention else sizes.serial or sizes.parallel)
+    def _check_target_module_exists(self, peft_config: LayerwiseConfig, key: str) -> Any:  # type: ignore[override]
+        # PEFT counts what its own function says is excluded
+        if peft_config.exclude_modules and not is_wanted(peft_config, key):
+            return check_target_module_exists(peft_config, key)
+        return key in self._plan
 
     def _create_and_replace(  # type: ignore[override]
         self,
@@ -67,25 +91,36 @@ class _LayerwiseTuner(BaseTuner):
                 f"The adapter has weights for {current_key}, which is no place of this model; "
                 f"it has {sorted(self._plan)}. Was it saved from another architecture?"
             )
-        places, sizes = self._plan[current_key]
+        plan, config = self._plan[current_key], peft_config.joined()
         if isinstance(target, Site):
             site = target
         else:
-            site = self._new_site(target, current_key, places)
+            site = self._new_site(target, plan)
             # the site takes over the names of adapters that are active elsewhere in the model
             site.set_adapter(self.active_adapters)
             self._replace_module(parent, target_name, site, target)
-        site.update_layer(adapter_name, sizes, peft_config.joined())
+        if plan.projections:
+            projections = {
+                label: (name.replace(".base_layer", ""), self._linear(name))
+                for label, name in plan.projections.items()
+            }
+            site.update_low_rank(adapter_name, plan.parts.lora, config, projections)
+        site.update_layer(adapter_name, plan.parts, config)
         if adapter_name not in self.active_adapters:
             site.set_requires_grad(adapter_name, False)
 
-    def _new_site(self, target: nn.Module, key: str, places: LayerPlaces) -> Site:
-        if key == places.attention:
+    def _new_site(self, target: nn.Module, plan: SitePlan) -> Site:
+        if plan.kind is Kind.ATTENTION:
             num_heads, head_dim = key_value_shape(target)
             return AttentionSite(target, num_heads=num_heads, head_dim=head_dim)
-        site = PostNormSite if places.ends_in_norm else FeedForwardSite
-        first_module = places.first_module and self.model.get_submodule(places.first_module)
-        return site(target, hidden_size=places.hidden_size, first_module=first_module or None)
+        first_module = plan.first_module and self.model.get_submodule(plan.first_module)
+        site = PostNormSite if plan.kind is Kind.POST_NORM else FeedForwardSite
+        return site(target, sizes=plan.sizes, first_module=first_module or None)
+
+    def _linear(self, name: str) -> nn.Module:
+        # a site in between passes attributes on; one that took the module's own name wraps it
+        module = self.model.get_submodule(name)
+        return module.get_base_layer() if isinstance(module, Site) else module
 
     def _replace_module(
         self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module
@@ -94,9 +129,42 @@ class _LayerwiseTuner(BaseTuner):
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, Site):
-                module.merge()
+        super()._check_merge_allowed()  # type: ignore[no-untyped-call]
+        for site in self._sites():
+            site.check_mergeable(site.active_adapters)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Tells every site the adapter of each row of a mixed batch, for one forward pass."""
+        names = kwargs.get("adapter_names")
+        if names is None:
+            yield
+            return
+        self._check_mixed_batch(names)
+        sites = self._sites()
+        for site in sites:
+            site.batch_adapters = list(names)
+            site.num_beams = kwargs.get("num_beams") or 1
+        try:
+            yield
+        finally:
+            for site in sites:
+                site.batch_adapters, site.num_beams = None, 1
+
+    def _check_mixed_batch(self, names: list[str]) -> None:
+        if self.training:
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        unknown = sorted(set(names) - set(self.peft_config) - {"__base__"})
+        if unknown:
+            raise ValueError(
+                f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}; this model "
+                f'has {sorted(self.peft_config)}, and "__base__" stands for none.'
+            )
+        if any(site.merged for site in self._sites()):
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call "
+                "`unmerge_adapter` first."
+            )
 
 
 class AutoPEFTModel(_LayerwiseTuner):
@@ -115,6 +183,12 @@ class ParallelAdapterModel(_LayerwiseTuner):
     """The tuner of `ParallelAdapterConfig`."""
 
     prefix = "autopeft_parallel_"
+
+
+class LowRankModel(_LayerwiseTuner):
+    """The tuner of `LowRankConfig`."""
+
+    prefix = "autopeft_lora_"
 
 
 class LayerPrefixModel(_LayerwiseTuner):

@@ -27,7 +27,7 @@ from ..errors import PlacementError
 from .attention import uses_interface
 from .site import Site
 
-__all__ = ["LayerPlaces", "find_layers", "key_value_shape"]
+__all__ = ["LayerPlaces", "find_layers"]
 
 
 @dataclass(frozen=True)
@@ -87,33 +87,6 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
             repeats = _repeats(layer, holder_size) if holder_size else 1
             places.append(_find_places(_Found(f"{stack.name}.{i}", layer), repeats))
     return places
-
-
-def key_value_shape(attention: nn.Module) -> tuple[int, int]:
-    """Returns the number of key/value heads of ``attention`` and the size of each.
-
-    Raises:
-        PlacementError: The attention does not say how many heads it has.
-    """
-    config = getattr(attention, "config", None)
-    heads = _first_number(attention, "num_heads", "num_attention_heads", "n_heads")
-    heads = heads or _first_number(config, "num_attention_heads", "num_heads")
-    key_value_heads = (
-        _first_number(attention, "num_key_value_heads", "num_kv_heads")
-        or (heads and heads // (_first_number(attention, "num_key_value_groups") or 1))
-        or _first_number(config, "num_key_value_heads")
-    )
-    size = _first_number(
-        attention, "head_dim", "attention_head_size", "head_size", "key_value_proj_dim"
-    )
-    if not size and heads:
-        size = (_first_number(config, "hidden_size") or 0) // heads
-    if not key_value_heads or not size:
-        raise PlacementError(
-            f"Expected an attention that names its number of heads and their size, got "
-            f"{type(attention).__name__}; a prefix cannot be sized for it. Use the other parts."
-        )
-    return key_value_heads, size
 
 
 def _first_number(owner: Any, *names: str) -> int | None:

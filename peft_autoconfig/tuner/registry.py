@@ -5,7 +5,7 @@ growing. The members are added first (`add_peft_types`, before the config classe
 the methods are registered once the tuner exists (`register`). Both may be called again.
 
 The prefix of a method must be its name plus "_": transformers takes that for granted when it
-loads and deletes adapters. Hence the four names: each is the beginning of the names of the
+loads and deletes adapters. Hence the names: each is the beginning of the names of the
 weights that its method may have.
 """
 
@@ -16,7 +16,13 @@ from peft.utils import PeftType, register_peft_method
 
 __all__ = ["METHODS", "add_peft_types", "register"]
 
-METHODS = ("autopeft", "autopeft_serial", "autopeft_parallel", "autopeft_prefix")
+METHODS = (
+    "autopeft",
+    "autopeft_serial",
+    "autopeft_parallel",
+    "autopeft_prefix",
+    "autopeft_lora",
+)
 
 
 def add_peft_types() -> None:

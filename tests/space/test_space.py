@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertModel, DistilBertConfig, GPT2Config, LlamaConfig
 
+from peft_autoconfig import AutoPEFTConfig, SerialAdapterConfig
 from peft_autoconfig.errors import ConfigError
 from peft_autoconfig.space import SearchSpace
-from peft_autoconfig.tuner.config import AutoPEFTConfig, SerialAdapterConfig
 
 RATES = (1e-4, 1e-3, 3e-3)
 SMALL = SearchSpace(
