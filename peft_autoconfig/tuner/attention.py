@@ -121,10 +121,9 @@ def attention_sizes(attention: nn.Module) -> AttentionSizes:
     config = getattr(attention, "config", None)
     heads = _first_size(attention, "num_heads", "num_attention_heads", "n_heads")
     heads = heads or _first_size(config, "num_attention_heads", "num_heads")
-    key_value_heads = (
-        _first_size(attention, "num_key_value_heads", "num_kv_heads")
-        or _first_size(config, "num_key_value_heads")
-        or heads
+    groups = _first_size(attention, "num_key_value_groups")
+    key_value_heads = _first_size(attention, "num_key_value_heads", "num_kv_heads") or (
+        heads // groups if heads and groups else heads
     )
     linear = next((m for m in attention.modules() if _first_size(m, "in_features", "nx")), None)
     hidden_size = _first_size(linear, "in_features", "nx")

@@ -64,7 +64,9 @@ class _PrefixedCache:
     def __init__(self, cache: Any, prefix: PrefixStates, num_keys: int | None) -> None:
         self.cache, self.prefix, self.num_keys = cache, prefix, num_keys
 
-    def update(self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         if self.cache is not None:
             key, value = self.cache.update(key, value, *args, **kwargs)
         return self.prefix.before(key[:, :, : self.num_keys], value[:, :, : self.num_keys])
@@ -163,4 +165,5 @@ def _over_heads(projection: nn.Module | None, states: Tensor) -> Tensor:
     # DeBERTa's "talking heads", an option of the first version
     if projection is None:
         return states
-    return projection(states.movedim(1, -1)).movedim(-1, 1)
+    mixed: Tensor = projection(states.movedim(1, -1))
+    return mixed.movedim(-1, 1)

@@ -11,12 +11,12 @@ weight matrices outside the attention sub-layers is the feed-forward sub-layer:
 
 Anything else raises, with what was found. Works on a model that already carries our sites.
 
-Imports `errors`, `attention`, `site`; imported by `model`.
+Imports `errors`, `attention`, `low_rank`, `site`; imported by `plan`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import ModulesToSaveWrapper
@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import PlacementError
 from .attention import uses_interface
+from .low_rank import linear_sizes
 from .site import Site
 
 __all__ = ["LayerPlaces", "find_layers"]
@@ -89,11 +90,6 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
     return places
 
 
-def _first_number(owner: Any, *names: str) -> int | None:
-    values = (getattr(owner, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int) and value), None)
-
-
 def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
     # Each stack with the size of the list of stacks that holds it, or 0: ALBERT's groups of layers.
     lists: dict[str, nn.Module] = {}
@@ -111,8 +107,8 @@ def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
 
 def _repeats(layer: nn.Module, num_groups: int) -> int:
     configs = (getattr(module, "config", None) for module in layer.modules())
-    depths = (_first_number(config, "num_hidden_layers") for config in configs)
-    return max(1, next(filter(None, depths), 1) // num_groups)
+    depths = (getattr(config, "num_hidden_layers", None) for config in configs)
+    return max(1, (next(filter(None, depths), None) or 1) // num_groups)
 
 
 def _find_places(layer: _Found, repeats: int) -> LayerPlaces:
@@ -152,7 +148,7 @@ def _feed_forward(
         ends = [list(_projections(part)) for part in (first, last)]
         if len(ends[0]) == len(ends[1]) == 1:
             (begin,), (end,) = ends
-            if _widths(begin.module)[0] == _widths(end.module)[1] == hidden_size:
+            if linear_sizes(begin.module)[0] == linear_sizes(end.module)[1] == hidden_size:
                 return end.name.removesuffix(".base_layer"), first.name, False
     found = {part.name.removeprefix(f"{layer.name}."): type(part.module).__name__ for part in parts}
     raise PlacementError(
@@ -203,9 +199,9 @@ def _hidden_size(layer: _Found) -> int:
     inside = {f"{name}." for name in _attentions(layer.module)}
     for name, module in _below(layer.module):
         if _is_norm(module) and not any(name.startswith(prefix) for prefix in inside):
-            return int(module.weight.shape[0])  # type: ignore[union-attr, index]
+            return int(module.weight.shape[0])  # type: ignore[index]
     for projection in _projections(layer):
-        return _widths(projection.module)[0]
+        return linear_sizes(projection.module)[0]
     raise PlacementError(
         f"Expected a norm or a linear module in {layer.name} ({type(layer.module).__name__}) that "
         "tells the width of the layer; found none."
@@ -241,9 +237,9 @@ def _below(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
 
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, BaseTunerLayer):
-        yield "base_layer", module.base_layer
+        yield "base_layer", module.get_submodule("base_layer")
     elif isinstance(module, ModulesToSaveWrapper):
-        yield "original_module", module.original_module
+        yield "original_module", module.get_submodule("original_module")
     else:
         yield from module.named_children()
 
@@ -268,12 +264,6 @@ def _is_linear(module: nn.Module) -> bool:
         isinstance(getattr(module, "in_features", None), int)
         and isinstance(getattr(module, "out_features", None), int)
     )
-
-
-def _widths(linear: nn.Module) -> tuple[int, int]:
-    if isinstance(linear, Conv1D):
-        return int(linear.nx), int(linear.nf)
-    return int(linear.in_features), int(linear.out_features)  # type: ignore[arg-type]
 
 
 def _is_norm(module: nn.Module) -> bool:

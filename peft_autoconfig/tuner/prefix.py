@@ -77,8 +77,10 @@ class AttentionSite(Site):
         for name in (EMBEDDING, *PROJECTIONS):
             del getattr(self, name)[adapter_name]
 
-    def unload_and_optionally_merge_module(self, merge: bool, **options: Any) -> nn.Module:
-        base_layer = super().unload_and_optionally_merge_module(merge, **options)
+    def unload_and_optionally_merge_module(
+        self, merge: bool, safe_merge: bool = False, adapter_names: list[str] | None = None
+    ) -> nn.Module:
+        base_layer = super().unload_and_optionally_merge_module(merge, safe_merge, adapter_names)
         hide_view(base_layer)
         return base_layer
 
@@ -140,4 +142,5 @@ def _row_by_row(
         for parts in zip(*states, strict=True)
     )
     chosen = chosen.to(device)
-    return PrefixStates(key[chosen], value[chosen], visible.to(device))
+    seen = None if visible.all() else visible.to(device)
+    return PrefixStates(key[chosen], value[chosen], seen)
