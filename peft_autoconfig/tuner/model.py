@@ -21,7 +21,6 @@ from torch import nn
 from ..errors import ConfigError
 from .bottleneck import FeedForwardSite, PostNormSite
 from .config import LayerwiseConfig
-from .placement import key_value_shape
 from .plan import Kind, SitePlan, is_wanted, make_plan
 from .prefix import AttentionSite
 from .site import Site
@@ -111,8 +110,7 @@ class _LayerwiseTuner(BaseTuner):
 
     def _new_site(self, target: nn.Module, plan: SitePlan) -> Site:
         if plan.kind is Kind.ATTENTION:
-            num_heads, head_dim = key_value_shape(target)
-            return AttentionSite(target, num_heads=num_heads, head_dim=head_dim)
+            return AttentionSite(target)
         first_module = plan.first_module and self.model.get_submodule(plan.first_module)
         site = PostNormSite if plan.kind is Kind.POST_NORM else FeedForwardSite
         return site(target, sizes=plan.sizes, first_module=first_module or None)
