@@ -148,7 +148,9 @@ def _feed_forward(
         ends = [list(_projections(part)) for part in (first, last)]
         if len(ends[0]) == len(ends[1]) == 1:
             (begin,), (end,) = ends
-            if linear_sizes(begin.module)[0] == linear_sizes(end.module)[1] == hidden_size:
+            (width, inner), (last_inner, out) = map(linear_sizes, (begin.module, end.module))
+            # a gated layer may compute its gate by the first module as well
+            if width == out == hidden_size and inner % last_inner == 0:
                 return end.name.removesuffix(".base_layer"), first.name, False
     found = {part.name.removeprefix(f"{layer.name}."): type(part.module).__name__ for part in parts}
     raise PlacementError(
@@ -238,9 +240,8 @@ def _below(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]
 def _children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     if isinstance(module, BaseTunerLayer):
         yield "base_layer", module.get_submodule("base_layer")
-    elif isinstance(module, ModulesToSaveWrapper):
-        yield "original_module", module.get_submodule("original_module")
-    else:
+    elif not isinstance(module, ModulesToSaveWrapper):
+        # what is trained and saved as a whole takes no adapter
         yield from module.named_children()
 
 
