@@ -1,5 +1,6 @@
 """Adapters from elsewhere and ours for others: AdapterHub, plain LoRA, no import needed."""
 
 from .adapterhub import from_adapterhub
+from .model_card import add_usage
 
-__all__ = ["from_adapterhub"]
+__all__ = ["add_usage", "from_adapterhub"]
