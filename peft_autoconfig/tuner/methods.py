@@ -165,6 +165,7 @@ class LowRankConfig(LayerwiseConfig):
 
 def _join(config: LayerwiseConfig, **parts: Any) -> AutoPEFTConfig:
     return AutoPEFTConfig(
+        peft_version=config.peft_version,
         task_type=config.task_type,
         inference_mode=config.inference_mode,
         layers_to_transform=config.layers_to_transform,

@@ -108,19 +108,21 @@ def _plan_layer(
 
 def _plan_target(module: nn.Module, name: str, sizes: LayerSizes) -> Iterator[tuple[str, SitePlan]]:
     module = _unwrap(module)
-    if uses_interface(module):
-        check_prefix(module)
-        parts = LayerSizes(prefix=sizes.prefix)
-        if any(parts):
-            yield name, SitePlan(Kind.ATTENTION, parts, (0, 0), None, {})
-        return
-    parts = sizes._replace(prefix=0)
-    if any(parts):
-        projections = {"target": name} if parts.lora else {}
-        yield (
-            name,
-            SitePlan(Kind.FEED_FORWARD, parts, linear_sizes(module), None, projections),
+    is_attention = uses_interface(module)
+    parts = LayerSizes(prefix=sizes.prefix) if is_attention else sizes._replace(prefix=0)
+    if any(sizes) and not any(parts):
+        raise PlacementError(
+            "Of named modules an attention takes a prefix and a linear module the other parts; "
+            f"{name} ({type(module).__name__}) takes none of {sizes}. Leave it out of "
+            "target_modules."
         )
+    if parts.prefix:
+        check_prefix(module)
+        yield name, SitePlan(Kind.ATTENTION, parts, (0, 0), None, {})
+    elif any(parts):
+        projections = {"target": name} if parts.lora else {}
+        widths = linear_sizes(module)
+        yield name, SitePlan(Kind.FEED_FORWARD, parts, widths, None, projections)
 
 
 def _find_targets(model: nn.Module, config: AutoPEFTConfig) -> list[str]:
