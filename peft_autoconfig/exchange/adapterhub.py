@@ -47,7 +47,7 @@ def from_adapterhub(
     """Returns ``model`` with an adapter that AdapterHub's library `adapters` saved.
 
     It gives the outputs that it gave there; `save_pretrained` then writes an ordinary PEFT
-    checkpoint. A serial adapter's factor and a learned or per-channel one are multiplied into the
+    checkpoint. A serial adapter's factor, and one for each channel, is multiplied into the
     up-projection; a reparametrised prefix is folded into the keys and values that it yields. Heads
     are not read, since theirs are other modules than transformers'.
 

@@ -9,6 +9,7 @@ floats, so that for a hidden size of 768 and a factor of 768 / 13 a bottleneck h
 Imports `errors`, `tuner`, `adapterhub_fields`; imported by `adapterhub`.
 """
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,12 @@ from transformers.activations import ACT2FN
 
 from ..errors import ConfigError
 from ..tuner import AutoPEFTConfig
+from ..tuner.config import LEARNED
 from .adapterhub_fields import Bottleneck, Prefix
 
 __all__ = ["Shape", "Weights", "convert", "sort_by_place"]
+
+logger = logging.getLogger(__name__)
 
 # the second and third name are those of versions before 2.0
 LAYER_KEY = (
@@ -38,6 +42,7 @@ BOTTLENECK_KEYS = {"adapter_down.0.weight", "adapter_down.0.bias", "adapter_up.w
 
 
 Weights = dict[str, Tensor]
+Scale = float | str | None
 
 
 @dataclass(frozen=True)
@@ -82,20 +87,21 @@ def convert(
     for method in methods:
         chosen = [layer for layer in range(shape.num_layers) if layer not in method.left_out]
         if isinstance(method, Prefix):
+            if method.dropout:
+                logger.warning("The dropout of the prefix is left out; it has no equal here.")
             weights.update(_prefix_weights(method, prefix, chosen, shape))
             fields["prefix_length"] = _sizes(weights, "prefix.{}.key", 1, shape)
             prefix = {}
             continue
-        if fields.setdefault("activation", method.activation) != method.activation:
-            raise ConfigError(
-                f"'non_linearity' must be the same in all parts, got {fields['activation']!r} and "
-                f"{method.activation!r}."
-            )
-        factor = method.scale
+        for name, value in (("activation", method.activation), ("dropout", method.dropout)):
+            if fields.setdefault(name, value) != value:
+                raise ConfigError(
+                    f"The {name} must be the same in both bottlenecks, got {fields[name]!r} and "
+                    f"{value!r}."
+                )
+        factor: Scale = method.scale
         if method.part == "parallel":
-            # a factor that our configuration cannot say goes into the weights
-            sayable = factor is not None and factor > 0
-            fields["parallel_scale"], factor = (factor, 1.0) if sayable else (1.0, factor)
+            fields["parallel_scale"], factor = _parallel_scale(method, layers)
         for layer in chosen:
             pieces = _bottleneck_weights(layers.pop(layer, {}), factor, layer, shape)
             weights |= {f"{method.part}.{layer}.{name}": piece for name, piece in pieces.items()}
@@ -109,14 +115,32 @@ def convert(
     return AutoPEFTConfig(**fields), weights
 
 
-def _bottleneck_weights(saved: Weights, factor: float | None, layer: int, shape: Shape) -> Weights:
-    """Returns the projections of a layer's bottleneck, the up-projection times its factor."""
-    expected = BOTTLENECK_KEYS | ({"scaling"} if factor is None else set())
+def _parallel_scale(method: Bottleneck, layers: dict[int, Weights]) -> tuple[float | str, Scale]:
+    """Returns the `parallel_scale` of our configuration, and the factor that goes elsewhere."""
+    if method.scale is None:
+        saved = [pieces["scaling"] for pieces in layers.values() if "scaling" in pieces]
+        if all(scale.numel() == 1 for scale in saved):
+            return LEARNED, LEARNED
+    elif method.scale > 0:
+        return method.scale, 1.0
+    return 1.0, method.scale
+
+
+def _bottleneck_weights(saved: Weights, factor: Scale, layer: int, shape: Shape) -> Weights:
+    """Returns the projections of a layer's bottleneck, the up-projection times its factor.
+
+    Args:
+        saved: The layer's weights.
+        factor: A number; None for that which the layer saved, and `LEARNED` to keep that apart.
+        layer: Index of the layer.
+        shape: What the weights must fit.
+    """
+    own_scale = factor is None or factor == LEARNED
+    expected = BOTTLENECK_KEYS | ({"scaling"} if own_scale else set())
     if set(saved) != expected:
         raise ConfigError(
             f"Layer {layer} must have the weights {sorted(expected)}, got {sorted(saved)}."
         )
-    times = saved["scaling"].reshape(-1, 1) if factor is None else torch.tensor([[factor]])
     hidden, size = shape.hidden_size, saved["adapter_down.0.bias"].numel()
     _check_shapes(
         saved,
@@ -127,12 +151,22 @@ def _bottleneck_weights(saved: Weights, factor: float | None, layer: int, shape:
             "adapter_up.bias": (hidden,),
         },
     )
-    return {
+    if own_scale and saved["scaling"].numel() not in (1, hidden):
+        raise ConfigError(
+            f"'scaling' must be one number or {hidden}, got {saved['scaling'].numel()}."
+        )
+    pieces = {
         "down.weight": saved["adapter_down.0.weight"],
         "down.bias": saved["adapter_down.0.bias"],
-        "up.weight": saved["adapter_up.weight"] * times,
-        "up.bias": saved["adapter_up.bias"] * times.squeeze(1),
+        "up.weight": saved["adapter_up.weight"],
+        "up.bias": saved["adapter_up.bias"],
     }
+    if factor == LEARNED:
+        return pieces | {"scale": saved["scaling"].reshape(1)}
+    times = saved["scaling"].reshape(-1) if factor is None else torch.tensor([float(factor)])
+    pieces["up.weight"] = pieces["up.weight"] * times[:, None]
+    pieces["up.bias"] = pieces["up.bias"] * times
+    return pieces
 
 
 def _prefix_weights(method: Prefix, saved: Weights, chosen: list[int], shape: Shape) -> Weights:

@@ -33,7 +33,7 @@ class PeftFinder:
             if isinstance(finder, PeftFinder):
                 continue
             find_spec = getattr(finder, "find_spec", None)
-            spec = find_spec(name, path, target) if find_spec is not None else None
+            spec: ModuleSpec | None = find_spec and find_spec(name, path, target)
             if spec is not None:
                 if spec.loader is not None:
                     spec.loader = _Loader(spec.loader)  # type: ignore[assignment]

@@ -154,6 +154,27 @@ def test_it_goes_under_a_head_and_can_be_trained(build, tensors, expected, caplo
     assert all("autopeft_serial" in name for name in trained)
 
 
+def test_a_learned_factor_stays_one(build, tensors):
+    model = from_adapterhub(FIXTURES / "bert-parallel-learned", build("bert"), is_trainable=True)
+    assert model.active_peft_config.parallel_scale == "learned"
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    scales = [p for name, p in trained.items() if "parallel_scale" in name]
+    assert [scale.shape for scale in scales] == [(1,), (1,)]
+    saved = load_file(FIXTURES / "bert-parallel-learned" / "adapter.safetensors")
+    expected = [saved[key] for key in sorted(saved) if key.endswith("scaling")]
+    assert all(torch.equal(*pair) for pair in zip(scales, expected, strict=True))
+
+
+def test_dropout_is_carried_over_where_it_means_the_same(build, copy_of, caplog):
+    def change(record, weights):
+        for config in record["config"]["configs"]:
+            config["dropout"] = 0.25
+
+    model = from_adapterhub(copy_of("bert-mam", change), build("bert"))
+    assert model.active_peft_config.dropout == 0.25
+    assert "dropout of the prefix is left out" in caplog.text
+
+
 def field(name, value):
     return lambda record, weights: record["config"].update({name: value})
 
@@ -185,6 +206,7 @@ FAULTS = {
     "layer too few": ("bert-serial", field("leave_out", []), "Layer 1 must have"),
     "lost layer": ("bert-serial", drop_layer, "Layer 0 must have"),
     "shape": ("bert-serial", widen, "shape \\(16, 4\\)"),
+    "factors": ("bert-serial", field("scaling", "learned"), "scaling"),
     "prefix gate": ("bert-prefix", field("use_gating", True), "use_gating"),
     "prefix layers": ("bert-prefix", field("leave_out", []), "control_trans.2"),
     "flat prefix": ("bert-prefix-flat", field("leave_out", [0, 1]), "control_trans must be of"),
