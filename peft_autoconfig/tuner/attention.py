@@ -21,14 +21,15 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import PlacementError
-from .off_interface import find_way
+from .off_interface import Attend
+from .off_interface import find_way as find_way_off_interface
 from .prefix_states import PrefixStates
 
 __all__ = [
     "AttentionSizes",
-    "attend",
     "attention_sizes",
     "check_prefix",
+    "find_way",
     "hide_view",
     "show_view",
     "uses_interface",
@@ -90,6 +91,17 @@ def hide_view(attention: nn.Module) -> None:
         attention.config = config.wrapped
 
 
+def find_way(attention: nn.Module) -> Attend | None:
+    """Returns how to call ``attention`` with a prefix, None if there is no way.
+
+    One on transformers' interface must have a view of its config (`show_view`) by then.
+    """
+    kinds = {p.kind for p in inspect.signature(type(attention).forward).parameters.values()}
+    if uses_interface(attention) and inspect.Parameter.VAR_KEYWORD in kinds:
+        return _attend_through_interface
+    return find_way_off_interface(attention)
+
+
 def check_prefix(attention: nn.Module) -> None:
     """Checks that ``attention``, wrapped by a site or not, can attend to a prefix.
 
@@ -100,9 +112,7 @@ def check_prefix(attention: nn.Module) -> None:
     """
     if isinstance(attention, BaseTunerLayer):
         attention = attention.get_base_layer()
-    kinds = {p.kind for p in inspect.signature(type(attention).forward).parameters.values()}
-    on_interface = uses_interface(attention) and inspect.Parameter.VAR_KEYWORD in kinds
-    if not on_interface and find_way(attention) is None:
+    if find_way(attention) is None:
         raise PlacementError(
             "A prefix needs an attention that goes through transformers' attention interface, "
             f"which {type(attention).__name__} does not; leave the prefix out and use the other "
@@ -137,24 +147,6 @@ def attention_sizes(attention: nn.Module) -> AttentionSizes:
             "and use the other parts."
         )
     return AttentionSizes(key_value_heads, head_dim, hidden_size)
-
-
-def attend(
-    attention: nn.Module, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    """Returns what ``attention``, which has passed `check_prefix`, gives with a prefix.
-
-    Args:
-        attention: The module, after `show_view`.
-        prefix: The prefix.
-        args: The arguments with which the model calls the module.
-        kwargs: The named ones.
-    """
-    if isinstance(getattr(attention, "config", None), PrefixedConfig):
-        return attention(*args, **{**kwargs, PREFIX_ARGUMENT: prefix})
-    way = find_way(attention)
-    assert way is not None, "checked before the prefix was added"
-    return way(attention, prefix, args, kwargs)
 
 
 def attend_with_prefix(
@@ -193,6 +185,12 @@ def attend_with_prefix(
         kwargs["position_bias"] = F.pad(kwargs["position_bias"], (prefix.length, 0))
     key, value = prefix.before(key, value)
     return forward(module, query, key, value, attention_mask, **kwargs)
+
+
+def _attend_through_interface(
+    attention: nn.Module, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    return attention(*args, **{**kwargs, PREFIX_ARGUMENT: prefix})
 
 
 def _first_size(owner: Any, *names: str) -> int | None:

@@ -95,10 +95,14 @@ def _attend_through_cache(
     return attention(*args, **{**kwargs, **changed})
 
 
+def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**dict(zip(DISENTANGLED_ARGUMENTS[1:], args, strict=False)), **kwargs}
+
+
 def _attend_disentangled(
     attention: Any, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
-    given = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
+    given = _given(args, kwargs)
     x, heads = given["hidden_states"], attention.num_attention_heads
     queried = given.get("query_states")
     query = attention.transpose_for_scores(
@@ -121,7 +125,7 @@ def _attend_disentangled(
 def _attend_disentangled_v1(
     attention: Any, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
-    given = inspect.signature(attention.forward).bind(*args, **kwargs).arguments
+    given = _given(args, kwargs)
     if given.get("query_states") is not None:
         raise NotImplementedError("A prefix for DeBERTa with queries of their own (z_steps > 1).")
     states = attention.transpose_for_scores(attention.in_proj(given["hidden_states"]))

@@ -5,7 +5,7 @@ rows as there are prefix positions: ``[P_k, P_v] = up(tanh(down(E)))`` with ``do
 Liang, 2021, arXiv 2101.00190, section 4.3). That is computed once per forward pass, not per row of
 the batch, and can be folded into plain keys and values.
 
-Imports `attention`, `config`, `prefix_states`, `site`; imported by `model`.
+Imports `attention`, `off_interface`, `config`, `prefix_states`, `site`; imported by `model`.
 """
 
 from typing import Any
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .attention import AttentionSizes, attend, attention_sizes, hide_view, show_view
+from .attention import AttentionSizes, attention_sizes, find_way, hide_view, show_view
 from .config import AutoPEFTConfig, LayerSizes
+from .off_interface import Attend
 from .prefix_states import PrefixStates
 from .site import Site
 
@@ -48,11 +49,13 @@ class AttentionSite(Site):
             setattr(self, name, nn.ModuleDict())
         self.autopeft_length: dict[str, int] = {}
         self.sizes: AttentionSizes | None = None
+        self.attend: Attend | None = None
 
     def update_layer(self, adapter_name: str, sizes: LayerSizes, config: AutoPEFTConfig) -> None:
         self.autopeft_length[adapter_name] = sizes.prefix
         if sizes.prefix:
             self.sizes = attention_sizes(self.base_layer)
+            self.attend = find_way(self.base_layer)
             show_view(self.base_layer)
             self._add(adapter_name, sizes.prefix, config.prefix_projection_size)
         self._place(adapter_name, config.inference_mode)
@@ -63,7 +66,8 @@ class AttentionSite(Site):
         prefix = self._at_work(hidden_states.shape[0])
         if prefix is None:
             return self.base_layer(*args, **kwargs)
-        return attend(self.base_layer, prefix, args, kwargs)
+        assert self.attend is not None, "checked before the prefix was added"
+        return self.attend(self.base_layer, prefix, args, kwargs)
 
     def fold(self, adapter_name: str) -> None:
         """Puts keys and values in the place of an adapter's projection; outputs stay the same."""
