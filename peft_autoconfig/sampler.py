@@ -27,7 +27,7 @@ from torch import Tensor
 from .bayes.lattice import Lattice
 from .bayes.proposal import Knowledge, propose
 from .errors import ConfigError, SearchError
-from .space.space import SIZE_NAMES, SearchSpace
+from .space import SearchSpace
 
 __all__ = ["BayesianSampler", "startup_design"]
 
@@ -204,9 +204,9 @@ class _History:
 def startup_design(space: SearchSpace, n: int, seed: int) -> list[Vector]:
     """Returns `n` points to start with, in random order: a few published ones, then cheap to dear.
 
-    Each of `n` strata of log parameters gives one point, but for up to a quarter of them, which
-    make way for the published defaults of the single methods, scaled to the space. Learning rates
-    are dealt out evenly. Points may repeat in a space that is small.
+    Each of `n` strata of log parameters gives one point, but for up to a twelfth of them for each
+    kind of size, which make way for the published defaults of the single methods, scaled to the
+    space. Learning rates are dealt out evenly. Points may repeat in a space that is small.
 
     Args:
         space: The space.
@@ -214,7 +214,7 @@ def startup_design(space: SearchSpace, n: int, seed: int) -> list[Vector]:
         seed: Seed of the draws.
     """
     generator = np.random.default_rng(seed)
-    published = _published(space)[: n // 4]
+    published = _published(space)[: n * len(space.size_names) // 12]
     drawn = space.sample_stratified(64 * n, generator)
     strata = np.array_split(
         np.argsort(space.count_params(drawn), kind="stable"), n - len(published)
@@ -231,13 +231,15 @@ def _published(space: SearchSpace) -> list[Vector]:
     """Returns the single-method defaults in all layers, as far as the space holds their like.
 
     A serial bottleneck of 1/16 of the width (Pfeiffer et al. 2021), a parallel one of 1/2 (He et
-    al. 2022) and 10 prefix positions (Li and Liang 2021), each at the nearest size of the space.
+    al. 2022), 10 prefix positions (Li and Liang 2021) and low-rank updates of rank 8 (Hu et al.
+    2022), each at the nearest size of the space.
     """
-    wanted = (space.hidden_size / 16, space.hidden_size / 2, 10)
+    wanted = (space.hidden_size / 16, space.hidden_size / 2, 10, 8)
+    names = space.size_names
     points = []
-    for name, size in zip(SIZE_NAMES, wanted, strict=True):
+    for name, size in zip(names, wanted, strict=False):  # the last one may not vary
         present = [choice for choice in space.dimensions[name] if choice > 0]
-        if not present or any(0 not in space.dimensions[other] for other in {*SIZE_NAMES} - {name}):
+        if not present or any(0 not in space.dimensions[other] for other in {*names} - {name}):
             continue
         nearest = min(present, key=lambda choice: abs(np.log(choice / size)))
         params: dict[str, Any] = {n: choices[0] for n, choices in space.dimensions.items()}
@@ -255,7 +257,7 @@ def _lattice(space: SearchSpace) -> Lattice:
     synthetic searches these raise the accuracy on held-out points, most at 15 to 40 evaluations;
     that they speed up the search could not be shown.
     """
-    sizes = len(SIZE_NAMES)
+    sizes = len(space.size_names)
     layers = range(sizes, sizes + space.num_layers)
     cheapest, dearest = np.log10(space.params_range)
     most = space.max_params or np.inf

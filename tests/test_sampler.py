@@ -128,6 +128,27 @@ def test_startup_covers_cheap_and_dear_every_rate_and_published_configurations()
     assert {(4, 0, 0), (0, 16, 0), (0, 0, 16)} <= set(shapes)
 
 
+def test_a_low_rank_part_is_in_the_startup_and_searched():
+    space = SearchSpace.from_dict(SPACE.to_dict() | {"lora_ranks": (0, 4, 8), "low_rank_size": 300})
+    design = [space.decode(x)[0] for x in startup_design(space, 12, 0)]
+    everywhere = [c for c in design if c.layers_to_transform is None]
+    alone = [(4, 0, 0, 0), (0, 16, 0, 0), (0, 0, 16, 0), (0, 0, 0, 8)]
+    assert set(alone) <= {
+        (c.serial_bottleneck_size, c.parallel_bottleneck_size, c.prefix_length, c.lora_rank)
+        for c in everywhere
+    }
+    assert sum(c.lora_rank > 0 for c in design) >= 4
+    study = new_study(BayesianSampler(space, 0, n_startup=3))
+
+    def rises_with_the_rank(trial):
+        config = space.suggest(trial)
+        return 0.1 * config.lora_rank, space.num_params(config)
+
+    study.optimize(rises_with_the_rank, n_trials=8)
+    assert len(set(points(study))) == 8
+    assert max(trial.params["lora_rank"] for trial in study.trials[3:]) == 8
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_startup_of_any_length_in_any_space(n):
     for space in (SPACE, THREE_POINTS, SearchSpace.paper(12, 768, max_params=5000)):

@@ -1,21 +1,40 @@
-"""What a person gives to make a search space, read and checked: sizes, rates, a model.
+"""What a person gives to make a search space, checked: sizes, rates, names.
 
 Each check returns its value in the form in which the space keeps it, or raises a `ConfigError` that
-names the attribute. Imports `errors`; imported by `space`.
+names the attribute. Imports `errors` and `tuner`; imported by `space`.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import index
 from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import ConfigError
+from ..tuner.fields import check_lora_modules
 
-__all__ = ["check_names", "check_positive", "check_rates", "check_sizes", "read_model"]
+__all__ = ["check_attributes", "check_names", "check_positive"]
 
 Number = TypeVar("Number", int, float)
+
+
+def check_attributes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attributes of a `SearchSpace` in the form in which it keeps them."""
+    kept: dict[str, Any] = {
+        name: check_sizes(name, given[name])
+        for name in ("serial_bottleneck_sizes", "parallel_bottleneck_sizes", "prefix_lengths")
+    }
+    for name in ("num_layers", "hidden_size"):
+        kept[name] = check_positive(name, given[name])
+    if given["learning_rates"] is not None:
+        kept["learning_rates"] = check_rates("learning_rates", given["learning_rates"])
+    kept["key_value_size"] = kept["hidden_size"]
+    for name in ("key_value_size", "max_params"):
+        if given[name] is not None:
+            kept[name] = check_positive(name, given[name])
+    names = ("lora_ranks", "low_rank_size", "lora_modules")
+    return kept | check_low_rank(*(given[name] for name in names))
 
 
 def check_positive(name: str, value: Any) -> int:
@@ -51,35 +70,29 @@ def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
         raise ConfigError(f"expected names among {sorted(known)} for {what}, got {unknown}")
 
 
-def read_model(model_or_config: Any, *, given: set[str]) -> dict[str, int]:
-    """Returns num_layers, hidden_size and, with heads, key_value_size of a Transformers model.
+def check_low_rank(ranks: Any, size: Any, modules: Any) -> dict[str, Any]:
+    """Returns ``lora_ranks``, ``low_rank_size`` and ``lora_modules`` of a space that has them all.
 
-    Nothing but attributes is read, so the config alone will do and no weights are needed.
-
-    Args:
-        model_or_config: A model or its config.
-        given: Names that need not be found.
-
-    Raises:
-        ConfigError: If the config does not tell its layers or its width.
+    Without ranks the others must be left out too.
     """
-    config = getattr(model_or_config, "config", model_or_config)
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    width = getattr(config, "hidden_size", None)
-    found = {"num_layers": getattr(config, "num_hidden_layers", None), "hidden_size": width}
-    missing = [name for name, value in found.items() if value is None and name not in given]
-    if missing:
+    kept = check_lora_modules(modules)
+    if ranks is None:
+        if size is not None or kept != "all":
+            raise ConfigError(
+                f"expected lora_ranks beside low_rank_size={size!r} and lora_modules={modules!r}, "
+                "got None; give ranks, [0, 4, 8, 16] say, or leave the others out too"
+            )
+        return {}
+    if size is None:
         raise ConfigError(
-            f"expected a Transformers model or config that tells its {' and '.join(missing)}, got "
-            f"{type(model_or_config).__name__}; pass {', '.join(f'{n}=...' for n in missing)}"
+            "expected low_rank_size beside lora_ranks: inputs and outputs of one layer's updated "
+            "modules, summed; SearchSpace.from_model reads it"
         )
-    heads = getattr(config, "num_attention_heads", None)
-    if heads and width:
-        key_value_heads = getattr(config, "num_key_value_heads", None) or heads
-        head_dim = getattr(config, "head_dim", None) or width // heads
-        found["key_value_size"] = key_value_heads * head_dim
-    return {name: value for name, value in found.items() if value is not None}
+    return {
+        "lora_ranks": check_sizes("lora_ranks", ranks),
+        "low_rank_size": check_positive("low_rank_size", size),
+        "lora_modules": tuple(kept) if isinstance(kept, list) else kept,
+    }
 
 
 def _is_whole(value: Any) -> bool:

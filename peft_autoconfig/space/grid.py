@@ -29,6 +29,8 @@ class SizeGrid:
             layer; 0 where the module is absent.
         num_layers: Number of bits in the mask, ``L``.
         max_params: Largest number of parameters allowed; None for no limit.
+        num_free: Choices of a last dimension that costs nothing, such as a learning rate; 0 if
+            there is none. `size` and `sample` leave it out.
 
     Raises:
         ConfigError: If no valid configuration is left, or the table would be too large.
@@ -37,6 +39,7 @@ class SizeGrid:
     layer_params: tuple[tuple[int, ...], ...]
     num_layers: int
     max_params: int | None = None
+    num_free: int = 0
 
     def __post_init__(self) -> None:
         combinations = math.prod(self.shape)
@@ -49,7 +52,8 @@ class SizeGrid:
         if not present.size:
             raise ConfigError(
                 "expected a size above 0 for at least one module, got only 0 (absent) everywhere; "
-                "add a size to serial_bottleneck_sizes, parallel_bottleneck_sizes or prefix_lengths"
+                "add a size to serial_bottleneck_sizes, parallel_bottleneck_sizes, prefix_lengths "
+                "or lora_ranks"
             )
         if self.max_params is not None and present.min() > self.max_params:
             raise ConfigError(
@@ -85,8 +89,9 @@ class SizeGrid:
         return sum(int(n) * masks for n, masks in zip(tally, self._masks_up_to, strict=True))
 
     def count_params(self, levels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the parameters ``n`` of levels ``n x (m + L)``; 0 where everything is off."""
+        """Returns the parameters ``n`` of levels ``n x d``; 0 where everything is off."""
         sizes, mask = np.split(levels, [len(self.shape)], axis=1)
+        mask = mask[:, : self.num_layers]
         per_layer = self.per_layer.reshape(self.shape)[tuple(sizes.T)]
         return np.asarray(per_layer * mask.sum(axis=1), dtype=np.int64)
 
@@ -107,7 +112,7 @@ class SizeGrid:
     def sample_stratified(
         self, n: int, generator: np.random.Generator, *, p_absent: float = 0.4
     ) -> NDArray[np.int64]:
-        """Returns levels ``n x (m + L)`` of valid configurations from cheap to dear, with repeats.
+        """Returns levels ``n x d`` of valid configurations from cheap to dear, with repeats.
 
         A uniform draw is hardly ever small: half of the layers are on and most modules present.
         Here the number of active layers is uniform, each module is absent with probability
@@ -125,10 +130,13 @@ class SizeGrid:
             rows = np.flatnonzero(active == count)
             allowed = np.where(self.most_active >= count, weights, 0.0)
             picked[rows] = generator.choice(len(allowed), size=len(rows), p=allowed / allowed.sum())
-        return self._levels(picked, active, generator)
+        levels = self._levels(picked, active, generator)
+        if self.num_free:
+            levels = np.hstack([levels, generator.integers(self.num_free, size=(n, 1))])
+        return levels
 
     def all_levels(self) -> NDArray[np.int64]:
-        """Returns the levels ``size x (m + L)`` of every valid configuration; for small grids."""
+        """Returns the levels ``n x d`` of every different point; for small grids."""
         rows: list[NDArray[np.int64]] = []
         for active in range(1, self.num_layers + 1):
             sizes = np.stack(
@@ -137,7 +145,11 @@ class SizeGrid:
             for layers in itertools.combinations(range(self.num_layers), active):
                 mask = np.isin(np.arange(self.num_layers), layers)
                 rows.append(np.hstack([sizes.T, np.tile(mask, (sizes.shape[1], 1))]))
-        return np.concatenate(rows).astype(np.int64)
+        levels = np.concatenate(rows).astype(np.int64)
+        if self.num_free:
+            free = np.tile(np.arange(self.num_free), len(levels))
+            levels = np.column_stack([np.repeat(levels, self.num_free, axis=0), free])
+        return levels
 
     @property
     def _masks_up_to(self) -> list[int]:

@@ -18,26 +18,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ConfigError
-from ..tuner.config import AutoPEFTConfig
-from .choices import check_names, check_positive, check_rates, check_sizes, read_model
+from ..tuner.config import PARTS, AutoPEFTConfig, LayerSizes
+from .choices import check_attributes, check_names, check_positive
+from .configs import layer_sizes, only_varied, shared_sizes
+from .counts import LayerCosts
 from .grid import SizeGrid, nearest_levels, scale_levels
+from .structure import read_structure
 
 if TYPE_CHECKING:
     import optuna
 
 __all__ = ["SearchSpace"]
 
-SIZE_NAMES = ("serial_bottleneck_size", "parallel_bottleneck_size", "prefix_length")
+LORA_RANK = PARTS["lora"]
 LEARNING_RATE = "learning_rate"
+SIZE_NAMES = tuple(name for name in PARTS.values() if name != LORA_RANK)  # those of AutoPEFT
 
 
 @dataclass(frozen=True)
 class SearchSpace:
     """The configurations that a search may propose, and their exact parameter counts.
 
-    Every active layer gets the same three sizes; an inactive layer gets nothing. A configuration
-    is valid when at least one layer and one module are on and it has at most `max_params`
-    parameters.
+    Every active layer gets the same sizes; an inactive layer gets nothing. A configuration is valid
+    when at least one layer and one module are on and it has at most `max_params` parameters.
+    Whatever else an `AutoPEFTConfig` may hold is at its default.
 
     Attributes:
         num_layers: Transformer blocks of the base model, at least 1.
@@ -49,6 +53,11 @@ class SearchSpace:
         key_value_size: Width of one layer's keys, ``num_key_value_heads * head_dim``; None stands
             for `hidden_size`.
         max_params: Only configurations with at most so many parameters; None for no limit.
+        lora_ranks: Choices for the rank of low-rank updates, ascending; 0 means absent. None leaves
+            that dimension out, as AutoPEFT does.
+        low_rank_size: Inputs and outputs of one layer's modules with low-rank updates, summed;
+            given with `lora_ranks`, and read by `from_model`.
+        lora_modules: Which modules these are, as in `AutoPEFTConfig`.
 
     Raises:
         ConfigError: If a choice is impossible or no configuration is left; from every method that
@@ -63,22 +72,13 @@ class SearchSpace:
     learning_rates: tuple[float, ...] | None = None
     key_value_size: int | None = None
     max_params: int | None = None
+    lora_ranks: tuple[int, ...] | None = None
+    low_rank_size: int | None = None
+    lora_modules: str | tuple[str, ...] = "all"
 
     def __post_init__(self) -> None:
-        kept: dict[str, Any] = {
-            name: check_sizes(name, getattr(self, name))
-            for name in ("serial_bottleneck_sizes", "parallel_bottleneck_sizes", "prefix_lengths")
-        }
-        for name in ("num_layers", "hidden_size"):
-            kept[name] = check_positive(name, getattr(self, name))
-        if self.learning_rates is not None:
-            kept["learning_rates"] = check_rates("learning_rates", self.learning_rates)
-        if self.key_value_size is None:
-            kept["key_value_size"] = kept["hidden_size"]
-        for name in ("key_value_size", "max_params"):
-            if getattr(self, name) is not None:
-                kept[name] = check_positive(name, getattr(self, name))
-        for name, value in kept.items():
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in check_attributes(given).items():
             object.__setattr__(self, name, value)
         _ = self._grid  # raises if no configuration is left
 
@@ -113,14 +113,27 @@ class SearchSpace:
             **choices: Any attribute of `SearchSpace`; what is given replaces what is read.
 
         Raises:
-            ConfigError: If the config does not tell its layers, width or heads.
+            ConfigError: If it is neither, or its layers differ in a size that a space shares.
+            PlacementError: If the tuner does not know its layers, or none of their modules are
+                those of `lora_modules`.
         """
-        return cls.paper(**(read_model(model_or_config, given=set(choices)) | choices))
+        check_names("a search space", choices, [f.name for f in fields(cls)])
+        has_low_rank = choices.get("lora_ranks") is not None
+        modules = choices.get("lora_modules", "all") if has_low_rank else None
+        found = read_structure(model_or_config, given=choices, lora_modules=modules)
+        return cls.paper(**(found | choices))
+
+    @property
+    def size_names(self) -> tuple[str, ...]:
+        """The fields of `AutoPEFTConfig` with the sizes that vary: the first dimensions."""
+        return SIZE_NAMES if self.lora_ranks is None else (*SIZE_NAMES, LORA_RANK)
 
     @cached_property
     def dimensions(self) -> dict[str, tuple[float, ...]]:
         """The choices of every dimension by Optuna name, in the vector's order."""
-        dimensions: dict[str, tuple[float, ...]] = dict(zip(SIZE_NAMES, self._sizes, strict=True))
+        dimensions: dict[str, tuple[float, ...]] = dict(
+            zip(self.size_names, self._sizes, strict=True)
+        )
         dimensions.update({name: (0, 1) for name in self._layer_names})
         if self.learning_rates is not None:
             dimensions[LEARNING_RATE] = self.learning_rates
@@ -161,7 +174,7 @@ class SearchSpace:
 
     def params(self, config: AutoPEFTConfig, learning_rate: float | None = None) -> dict[str, Any]:
         """Returns the Optuna parameters of a configuration; inverse of `config`."""
-        params = self._structure(config)
+        params = self._structure(only_varied(config))
         if (learning_rate is None) != (self.learning_rates is None):
             wanted = "no learning rate" if self.learning_rates is None else "a learning rate"
             raise ConfigError(
@@ -176,12 +189,12 @@ class SearchSpace:
         """Returns the configuration of Optuna's parameters; other entries are ignored."""
         self._check(params)
         layers = [i for i, name in enumerate(self._layer_names) if params[name]]
-        return AutoPEFTConfig(
-            serial_bottleneck_size=int(params["serial_bottleneck_size"]),
-            parallel_bottleneck_size=int(params["parallel_bottleneck_size"]),
-            prefix_length=int(params["prefix_length"]),
-            layers_to_transform=None if len(layers) == self.num_layers else layers,
-        )
+        chosen: dict[str, Any] = {name: int(params[name]) for name in self.size_names}
+        if chosen.get(LORA_RANK):
+            chosen["lora_modules"] = self._lora_modules
+        if len(layers) < self.num_layers:
+            chosen["layers_to_transform"] = layers
+        return AutoPEFTConfig(**chosen)
 
     @property
     def size(self) -> int:
@@ -191,7 +204,7 @@ class SearchSpace:
     @property
     def num_points(self) -> int:
         """The number of different trials: valid configurations times learning rates."""
-        return self.size * len(self.learning_rates or (None,))
+        return self._grid.size * max(self._grid.num_free, 1)
 
     @property
     def params_range(self) -> tuple[int, int]:
@@ -202,7 +215,7 @@ class SearchSpace:
     def is_valid(self, config: AutoPEFTConfig) -> bool:
         """Returns whether the configuration lies in the space, its budget included."""
         try:
-            self._check(self._structure(config))
+            self._check(self._structure(only_varied(config)))
         except ConfigError:
             return False
         return True
@@ -210,12 +223,12 @@ class SearchSpace:
     def canonical(self, config: AutoPEFTConfig) -> AutoPEFTConfig:
         """Returns the configuration with shared sizes and the shortest mask; the rest is kept."""
         plain = self.config(self._structure(config))
-        names = (*SIZE_NAMES, "layers_to_transform")
+        names = (*self.size_names, "layers_to_transform")
         return replace(config.joined(), **{name: getattr(plain, name) for name in names})
 
     def neighbors(self, config: AutoPEFTConfig) -> list[AutoPEFTConfig]:
         """Returns all valid configurations that differ in one size or in one layer's bit."""
-        params = self._structure(config)
+        params = self._structure(only_varied(config))
         self._check(params)
         changed = [
             params | {name: choice}
@@ -258,37 +271,30 @@ class SearchSpace:
 
         See `SizeGrid.sample_stratified` for the distribution; learning rates are uniform.
         """
-        generator = np.random.default_rng(seed)
-        levels = self._grid.sample_stratified(n, generator)
-        if self.learning_rates is not None:
-            rates = generator.integers(len(self.learning_rates), size=(n, 1))
-            levels = np.hstack([levels, rates])
+        levels = self._grid.sample_stratified(n, np.random.default_rng(seed))
         return scale_levels(levels, self._num_levels)
 
     def points(self) -> NDArray[np.float64]:
         """Returns the vectors ``num_points x d`` of every different trial; for small spaces."""
-        levels = self._grid.all_levels()
-        if self.learning_rates is not None:
-            rates = np.arange(len(self.learning_rates))
-            repeated = np.repeat(levels, len(rates), axis=0)
-            levels = np.hstack([repeated, np.tile(rates, len(levels))[:, None]])
-        return scale_levels(levels, self._num_levels)
+        return scale_levels(self._grid.all_levels(), self._num_levels)
 
     def num_params(self, config: AutoPEFTConfig) -> int:
         """Returns how many numbers the saved adapter of any `AutoPEFTConfig` holds.
 
-        Biases count, a prefix is its keys and values, the task head does not count."""
-        sizes = self._layer_sizes(config)
-        return sum(self._layer_params(i, size) for layer in sizes for i, size in enumerate(layer))
+        Biases count, a prefix is its keys and values, the task head does not count. The
+        configuration need not lie in the space.
+
+        Raises:
+            ConfigError: If its modules are named one by one, or have low-rank updates that are not
+                those of this space.
+        """
+        layers = self._layer_sizes(config)
+        return sum(self._costs.of_layer(config.joined(), sizes) for sizes in layers)
 
     def num_paper_params(self, config: AutoPEFTConfig) -> int:
         """Returns the count that AutoPEFT reports: as `num_params`, without the biases."""
-        biases = sum(
-            size + self.hidden_size
-            for layer in config.layer_sizes(self.num_layers)
-            for size in (layer.serial, layer.parallel)
-            if size
-        )
+        layers = self._layer_sizes(config)
+        biases = sum(self._costs.biases(config.joined(), sizes) for sizes in layers)
         return self.num_params(config) - biases
 
     def num_trained_params(self, config: AutoPEFTConfig, num_head_params: int = 0) -> int:
@@ -297,12 +303,13 @@ class SearchSpace:
 
     def count_params(self, X: ArrayLike) -> NDArray[np.int64]:
         """Returns the parameter counts ``n`` of vectors ``n x d``; 0 where everything is off."""
-        levels = nearest_levels(X, self._num_levels)
-        return self._grid.count_params(levels[:, : len(SIZE_NAMES) + self.num_layers])
+        return self._grid.count_params(nearest_levels(X, self._num_levels))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the space as JSON-compatible values; inverse of `from_dict`."""
         values = asdict(self)
+        if self.lora_ranks is None:  # as spaces were described before they could have any
+            values = {n: v for n, v in values.items() if not n.startswith(("lora", "low_rank"))}
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     @classmethod
@@ -321,7 +328,12 @@ class SearchSpace:
 
     @property
     def _sizes(self) -> tuple[tuple[int, ...], ...]:
-        return self.serial_bottleneck_sizes, self.parallel_bottleneck_sizes, self.prefix_lengths
+        sizes = self.serial_bottleneck_sizes, self.parallel_bottleneck_sizes, self.prefix_lengths
+        return sizes if self.lora_ranks is None else (*sizes, self.lora_ranks)
+
+    @property
+    def _lora_modules(self) -> str | list[str]:
+        return self.lora_modules if isinstance(self.lora_modules, str) else [*self.lora_modules]
 
     @cached_property
     def _layer_names(self) -> tuple[str, ...]:
@@ -330,40 +342,31 @@ class SearchSpace:
     @cached_property
     def _grid(self) -> SizeGrid:
         costs = [
-            tuple(self._layer_params(i, size) for size in sizes)
-            for i, sizes in enumerate(self._sizes)
+            tuple(self._costs.of_part(name, size) for size in sizes)
+            for name, sizes in zip(self.size_names, self._sizes, strict=True)
         ]
-        return SizeGrid(tuple(costs), self.num_layers, self.max_params)
+        num_rates = len(self.learning_rates or ())
+        return SizeGrid(tuple(costs), self.num_layers, self.max_params, num_rates)
 
     @cached_property
     def _num_levels(self) -> NDArray[np.int64]:
         return np.array([len(choices) for choices in self.dimensions.values()])
 
-    def _layer_params(self, module: int, size: int) -> int:
-        """Returns the parameters of one layer's module, by its place in `SIZE_NAMES`."""
-        if SIZE_NAMES[module] == "prefix_length":
-            return 2 * size * (self.key_value_size or self.hidden_size)
-        return 2 * self.hidden_size * size + size + self.hidden_size if size else 0
+    @cached_property
+    def _costs(self) -> LayerCosts:
+        key_value_size = self.key_value_size or self.hidden_size
+        return LayerCosts(self.hidden_size, key_value_size, self.low_rank_size or 0)
 
-    def _layer_sizes(self, config: AutoPEFTConfig) -> list[tuple[int, ...]]:
-        """Returns the sizes that the space knows, in the order of `SIZE_NAMES`, of each layer."""
-        layers = config.layer_sizes(self.num_layers)
-        if any(layer.lora for layer in layers):
-            raise ConfigError(
-                f"expected no low-rank part in this space, got lora_rank={config.lora_rank}"
-            )
-        return [(layer.serial, layer.parallel, layer.prefix) for layer in layers]
+    def _layer_sizes(self, config: AutoPEFTConfig) -> list[LayerSizes]:
+        """Returns the sizes of each layer; low-rank updates must be those of this space."""
+        modules = None if self.lora_ranks is None else self._lora_modules
+        return layer_sizes(config, self.num_layers, modules)
 
     def _structure(self, config: AutoPEFTConfig) -> dict[str, Any]:
         """Returns the parameters of a configuration without a learning rate, not yet checked."""
         layers = self._layer_sizes(config)
-        shared = {layer for layer in layers if any(layer)}
-        if len(shared) != 1:
-            raise ConfigError(
-                "expected the same (serial, parallel, prefix) sizes in every active layer, as this "
-                f"space shares them, got {sorted(shared)}"
-            )
-        params: dict[str, Any] = dict(zip(SIZE_NAMES, shared.pop(), strict=True))
+        # a size that does not vary stands last and is 0
+        params: dict[str, Any] = dict(zip(self.size_names, shared_sizes(layers), strict=False))
         active = zip(self._layer_names, layers, strict=True)
         return params | {name: int(any(layer)) for name, layer in active}
 
@@ -375,8 +378,9 @@ class SearchSpace:
             if params.get(name, choices[0]) not in choices:
                 return f"expected {name} among {list(choices)}, got {params[name]}"
         active = sum(int(params[name]) for name in self._layer_names)
-        sizes = (int(params[name]) for name in SIZE_NAMES)
-        count = active * sum(self._layer_params(i, size) for i, size in enumerate(sizes))
+        count = active * sum(
+            self._costs.of_part(name, int(params[name])) for name in self.size_names
+        )
         if count == 0:
             return "expected at least one layer and one module on, got everything off"
         if self.max_params is not None and count > self.max_params:

@@ -1,12 +1,17 @@
 """The counts of a space against adapters that were really built and saved."""
 
 import pytest
-from peft import get_peft_model
+from peft import get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from peft_autoconfig import AutoPEFTConfig, SearchSpace
+from peft_autoconfig.errors import ConfigError
 
 from ..conftest import BUILDERS, NUM_LAYERS
+from ..tuner.architectures import ARCHITECTURES, build
+
+# those with a decoder's second attention have other modules in every other layer
+TWO_STACKS = ("T5", "BART", "Whisper")
 
 
 @pytest.mark.parametrize("arch", ["bert", "roberta", "llama"])
@@ -21,6 +26,61 @@ def test_count_is_what_the_saved_adapter_holds(arch, seed, tmp_path):
     trained = sum(p.numel() for p in peft_model.parameters() if p.requires_grad)
     assert space.num_params(config) == sum(tensor.numel() for tensor in saved.values())
     assert space.num_trained_params(config) == trained
+
+
+def saved_params(model, config):
+    state = get_peft_model_state_dict(get_peft_model(model, config))
+    return sum(tensor.numel() for tensor in state.values())
+
+
+@pytest.mark.parametrize("arch", sorted({*ARCHITECTURES} - {"CLIP"}))
+def test_structure_and_counts_of_every_architecture(arch):
+    modules = "feed_forward" if arch in TWO_STACKS else "all"
+    choices = {"lora_ranks": (0, 1, 4), "lora_modules": modules, "prefix_lengths": (0,)}
+    model = build(arch)
+    space = SearchSpace.from_model(model, **choices)
+    assert space.num_layers == ARCHITECTURES[arch].num_layers
+    assert SearchSpace.from_model(model.config, **choices) == space
+    config = AutoPEFTConfig(
+        serial_bottleneck_size=2, parallel_bottleneck_size=3, lora_rank=4, lora_modules=modules
+    )
+    assert space.num_params(config) == saved_params(model, config)
+
+
+@pytest.mark.parametrize("arch", ["DistilBERT", "Falcon", "Mistral", "T5", "ViT"])
+def test_prefixes_have_the_keys_of_the_attention(arch):
+    model = build(arch)
+    config = AutoPEFTConfig(prefix_length=3)
+    assert SearchSpace.from_model(model).num_params(config) == saved_params(model, config)
+
+
+@pytest.mark.parametrize("arch", ["bert", "llama"])
+@pytest.mark.parametrize("modules", ["attention", "feed_forward", ["query", "q_proj"]])
+def test_low_rank_updates_of_chosen_modules(arch, modules):
+    model = BUILDERS[arch]()
+    space = SearchSpace.from_model(model, lora_ranks=(0, 2, 8), lora_modules=modules)
+    for seed in range(3):
+        config = space.sample(seed)
+        assert space.num_params(config) == saved_params(BUILDERS[arch](), config)
+
+
+def test_parts_that_no_space_varies_are_counted_too():
+    config = AutoPEFTConfig(
+        parallel_bottleneck_size=2,
+        parallel_scale="learned",
+        prefix_length=[0, 3, 1, 0],
+        prefix_projection_size=5,
+    )
+    for arch in ("bert", "llama"):
+        space = SearchSpace.from_model(BUILDERS[arch]())
+        assert space.num_params(config) == saved_params(BUILDERS[arch](), config)
+
+
+def test_modules_named_one_by_one_are_not_counted():
+    space = SearchSpace.from_model(BUILDERS["bert"]())
+    config = AutoPEFTConfig(serial_bottleneck_size=2, target_modules=["query"])
+    with pytest.raises(ConfigError, match=r"by structure, got target_modules=\{'query'\}"):
+        space.num_params(config)
 
 
 def test_sizes_that_differ_between_layers_are_counted_too(tmp_path):

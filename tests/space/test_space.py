@@ -190,8 +190,53 @@ def test_from_model_takes_a_model():
 
 
 def test_from_model_says_what_it_misses():
-    with pytest.raises(ConfigError, match=r"num_layers and hidden_size, got dict; pass num_layers"):
+    with pytest.raises(
+        ConfigError, match=r"its Transformers config, got dict; .* num_layers=\.\.\."
+    ):
         SearchSpace.from_model({"layers": 3})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("activation", "gelu"),
+        ("parallel_scale", "learned"),
+        ("dropout", 0.1),
+        ("init_weights", "paper"),
+        ("target_modules", ["query"]),
+    ],
+)
+def test_what_a_space_does_not_vary_is_refused_and_not_lost(field, value):
+    config = AutoPEFTConfig(serial_bottleneck_size=4, **{field: value})
+    with pytest.raises(ConfigError, match=f"expected {field}=.*, which a space does not vary"):
+        SMALL.params(config, RATES[0])
+    with pytest.raises(ConfigError, match=field):
+        SMALL.neighbors(config)
+    assert not SMALL.is_valid(config)
+    assert getattr(SMALL.canonical(config), field) == getattr(config, field)
+
+
+def test_what_peft_notes_in_a_config_is_passed_over():
+    config = AutoPEFTConfig(
+        serial_bottleneck_size=4,
+        modules_to_save=["classifier"],
+        task_type="SEQ_CLS",
+        inference_mode=True,
+        base_model_name_or_path="somewhere",
+    )
+    plain = AutoPEFTConfig(serial_bottleneck_size=4)
+    assert SMALL.params(config, RATES[0]) == SMALL.params(plain, RATES[0])
+
+
+def test_masks_by_part_are_refused_where_they_differ():
+    masks = {"serial": [0], "parallel": [1]}
+    config = AutoPEFTConfig(
+        serial_bottleneck_size=4, parallel_bottleneck_size=2, layers_to_transform=masks
+    )
+    with pytest.raises(ConfigError, match=r"same sizes .* in every active layer"):
+        SMALL.params(config, RATES[0])
+    alike = AutoPEFTConfig(serial_bottleneck_size=4, layers_to_transform={"serial": [0, 2]})
+    assert SMALL.canonical(alike).layers_to_transform == [0, 2]
 
 
 def test_canonical_recognises_the_same_structure_written_differently():
@@ -322,7 +367,7 @@ def test_incomplete_spaces_are_refused():
         (AutoPEFTConfig(serial_bottleneck_size=2), 1e-3, r"among \[0, 1, 4\], got 2"),
         (AutoPEFTConfig(serial_bottleneck_size=4), 2e-3, "learning_rate among"),
         (AutoPEFTConfig(serial_bottleneck_size=4), None, "expected a learning rate"),
-        (AutoPEFTConfig(serial_bottleneck_size=[1, 4, 0]), 1e-3, "same .* sizes in every active"),
+        (AutoPEFTConfig(serial_bottleneck_size=[1, 4, 0]), 1e-3, "same sizes .* in every active"),
         (AutoPEFTConfig(serial_bottleneck_size=[1, 1]), 1e-3, "serial_bottleneck_size"),
         (AutoPEFTConfig(serial_bottleneck_size=4, layers_to_transform=[5]), 1e-3, "layers"),
     ],
