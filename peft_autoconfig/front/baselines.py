@@ -2,40 +2,82 @@
 
 Sizes follow the baselines of AutoPEFT (arXiv 2301.12132, section 5): a serial bottleneck of a
 sixteenth of the hidden size, a parallel one of half of it, ten prefix positions, LoRA of rank 8.
+The report of a search takes the few that it can afford; benchmarks take all.
 
-Imports `tasks`, `training` and `tuner`; imported by the examples.
+Imports `tasks`, `training` and `tuner`; imported by `table`, the examples and benchmarks.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from peft import LoraConfig
 
 from ..tasks import Evaluation, Task
 from ..training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Method
-from ..tuner import LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
+from ..tuner import AutoPEFTConfig, LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
 
-__all__ = ["baseline_methods", "baseline_rates", "constant_predictor"]
+__all__ = ["Baseline", "all_baselines", "baseline_methods", "baseline_rates", "constant_predictor"]
 
-LORA_RANK = 8
 PREFIX_LENGTH = 10
+MAM_PREFIX_LENGTH = 30  # He et al. 2022, arXiv 2110.04366
+LORA_RANKS = (4, 8, 16)
+LORA_RANK = 8
 # All weights at once want smaller steps than a few new ones; as many rates, so as fair a choice.
 FULL_FINE_TUNING_RATE_FACTOR = 0.05
 
 
-def baseline_methods(hidden_size: int) -> dict[str, Method]:
-    """Returns the methods by their names, the smallest first."""
+@dataclass(frozen=True)
+class Baseline:
+    """A hand-made choice.
+
+    Attributes:
+        name: Its name in a table.
+        method: What is trained.
+        is_reported: Whether the report of a search has it.
+    """
+
+    name: str
+    method: Method
+    is_reported: bool = False
+
+
+def all_baselines(hidden_size: int) -> list[Baseline]:
+    """Returns all hand-made choices for a model of some width, about the smallest first.
+
+    LoRA in the attention is PEFT's default for the architecture, query and value mostly. Two
+    combinations are near relatives of published ones: MAM (He et al. 2022) joins a prefix and a
+    parallel adapter; UniPELT (Mao et al. 2022) joins serial adapter, prefix and LoRA, and has
+    gates, which ours lacks.
+    """
     serial, parallel = max(1, hidden_size // 16), max(1, hidden_size // 2)
-    return {
-        "linear probe": LINEAR_PROBE,
-        f"prefix {PREFIX_LENGTH}": LayerPrefixConfig(prefix_length=PREFIX_LENGTH),
-        # alpha = 2 r, as in the examples of LoRA's authors and of PEFT
-        f"LoRA r={LORA_RANK}": LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK),
-        f"serial {serial}": SerialAdapterConfig(bottleneck_size=serial),
-        f"parallel {parallel}": ParallelAdapterConfig(bottleneck_size=parallel),
-        "full fine-tuning": FULL_FINE_TUNING,
-    }
+    mam = AutoPEFTConfig(prefix_length=MAM_PREFIX_LENGTH, parallel_bottleneck_size=parallel)
+    unipelt = AutoPEFTConfig(
+        serial_bottleneck_size=serial,
+        prefix_length=PREFIX_LENGTH,
+        lora_rank=LORA_RANK,
+        lora_modules="attention",
+    )
+    return [
+        Baseline("linear probe", LINEAR_PROBE, is_reported=True),
+        Baseline(f"prefix {PREFIX_LENGTH}", LayerPrefixConfig(prefix_length=PREFIX_LENGTH), True),
+        *(Baseline(f"LoRA r={rank}", _lora(rank), rank == LORA_RANK) for rank in LORA_RANKS),
+        *(Baseline(f"LoRA r={rank}, all linear", _lora(rank, "all-linear")) for rank in LORA_RANKS),
+        Baseline(f"serial {serial}", SerialAdapterConfig(bottleneck_size=serial), True),
+        Baseline(f"parallel {parallel}", ParallelAdapterConfig(bottleneck_size=parallel), True),
+        Baseline(f"MAM-like: prefix {MAM_PREFIX_LENGTH}, parallel {parallel}", mam),
+        Baseline(
+            f"UniPELT-like: serial {serial}, prefix {PREFIX_LENGTH}, LoRA r={LORA_RANK}", unipelt
+        ),
+        Baseline("full fine-tuning", FULL_FINE_TUNING, is_reported=True),
+    ]
+
+
+def baseline_methods(hidden_size: int) -> dict[str, Method]:
+    """Returns those that the report of a search has, by their names, about the smallest first."""
+    baselines = all_baselines(hidden_size)
+    return {baseline.name: baseline.method for baseline in baselines if baseline.is_reported}
 
 
 def baseline_rates(method: Method, learning_rates: Sequence[float]) -> list[float]:
@@ -58,3 +100,8 @@ def constant_predictor(task: Task, split: str) -> Evaluation:
         # a class that training lacks must not have an infinite loss
         constant = np.log((frequencies + 1) / (frequencies + 1).sum())
     return task.evaluate(np.tile(constant, (len(labels), 1)), labels)
+
+
+def _lora(rank: int, target_modules: str | None = None) -> LoraConfig:
+    # alpha = 2 r, as in the examples of LoRA's authors and of PEFT
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=target_modules)
