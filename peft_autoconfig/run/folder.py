@@ -9,7 +9,7 @@
 It knows JSON and files, nothing of Optuna, so that choosing a winner costs no heavy import. What it
 reads may be damaged or hostile: everything is checked before it is used.
 
-Imports `errors` and `json_file`; imported by `search`, and late by
+Imports `errors`, `hub` and `json_file`; imported by `search`, and late by
 `AutoPEFTConfig.from_search`.
 """
 
@@ -26,6 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import ConfigError, RunError
+from .hub import fetch, is_repository
 from .json_file import damaged, partial_path, plain, read_json, unusable, write_json
 
 __all__ = ["CONFIG_FIELDS", "FORMAT", "RunFolder", "choose", "read_front", "select_member"]
@@ -181,15 +182,18 @@ class RunFolder:
 
 
 def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the members of a run's front, fewest parameters first.
+    """Returns the members of the front of a run folder or Hub repository, fewest parameters first.
 
     Each holds ``trial``, ``config`` (arguments of `AutoPEFTConfig`), ``learning_rate``, ``score``,
     ``loss`` and ``num_params``.
 
     Raises:
-        RunError: The folder has no front yet, or its file is damaged or of another version.
+        RunError: The run has no front yet, it cannot be reached, or its file is damaged or of
+            another version.
     """
     file = RunFolder.at(run).front_file
+    if is_repository(run):
+        file = fetch(os.fspath(run), file.name)
     members = _read_versioned(file).get("front")
     if not isinstance(members, list):
         raise damaged(file, "'front' must be a list")
@@ -199,12 +203,31 @@ def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def select_member(
-    run: str | os.PathLike[str], *, max_params: int | None = None, select: str = "score"
+    run: str | os.PathLike[str],
+    *,
+    max_params: int | None = None,
+    select: str = "score",
+    trial: int | None = None,
 ) -> dict[str, Any]:
-    """Returns one member of a run's front; see `read_front` and `choose`."""
+    """Returns one member of a run's front; see `read_front` and `choose`.
+
+    Args:
+        run: A run folder, or a Hub repository.
+        max_params: As in `choose`.
+        select: As in `choose`.
+        trial: Number of the member, which leaves nothing to choose.
+    """
     members = read_front(run)
     if not members:
         raise RunError(f"The front in {run} is empty: no trial has finished yet; search on.")
+    if trial is not None:
+        numbers = {member["trial"]: member for member in members}
+        if trial not in numbers:
+            raise RunError(
+                f"Trial {trial} is not on the front in {run}; its members are trials "
+                f"{', '.join(map(str, numbers))}."
+            )
+        return numbers[trial]
     return choose(members, max_params=max_params, select=select)
 
 
