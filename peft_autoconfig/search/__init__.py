@@ -1,5 +1,5 @@
 """The search: a study in a run folder, whose trials any objective may evaluate."""
 
-from .search import Objective, Search
+from .search import Callback, Objective, Search
 
-__all__ = ["Objective", "Search"]
+__all__ = ["Callback", "Objective", "Search"]

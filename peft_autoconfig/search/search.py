@@ -17,7 +17,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import ConfigError, SearchError
+from ..errors import ConfigError, RunError, SearchError
 from ..outcome import Outcome
 from ..run.folder import RunFolder, choose
 from ..space import SearchSpace
@@ -33,12 +33,15 @@ from .trial import (
     record_of,
 )
 
-__all__ = ["Objective", "Search"]
+__all__ = ["Callback", "Objective", "Search"]
 
 logger = logging.getLogger(__name__)
 
 # Called with the configuration, and with ``learning_rate=`` if the space has learning rates.
 Objective = Callable[..., float | Outcome]
+
+# Called after each trial of this worker, with the search and the record of the trial.
+Callback = Callable[["Search", TrialRecord], None]
 
 # How long a worker that has nothing to do waits before it looks again.
 POLL_SECONDS = 1.0
@@ -82,6 +85,23 @@ class Search:
         self.folder.claim(space=space.to_dict(), about=self.about, seed=seed)
         self._store = TrialStore(self.folder, space, sampler or _bayesian_sampler(space, seed))
 
+    @classmethod
+    def open(cls, run: str | os.PathLike[str]) -> "Search":
+        """Returns the search that a run folder holds, to look at it or to go on with it.
+
+        Raises:
+            RunError: There is no search, or it is damaged.
+        """
+        identity = RunFolder.at(run).identity()
+        try:
+            space = SearchSpace.from_dict(identity["space"])
+        except (ConfigError, TypeError) as error:
+            raise RunError(
+                f"The space in {RunFolder.at(run).identity_file} cannot be read ({error}); restore "
+                f"the file, or use the version of peft_autoconfig that wrote it."
+            ) from error
+        return cls(space, run, seed=identity.get("seed", 0), about=identity["about"])
+
     @property
     def trials(self) -> list[TrialRecord]:
         """All trials of the run by number, those of other workers included."""
@@ -109,7 +129,7 @@ class Search:
         objective: Objective,
         n_trials: int,
         *,
-        callbacks: Sequence[Callable[["Search", TrialRecord], None]] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> list[TrialRecord]:
         """Searches until the run folder holds ``n_trials`` complete trials; returns the front.
 
@@ -122,7 +142,8 @@ class Search:
             objective: Called with a configuration, and with ``learning_rate=`` if the space has
                 learning rates; returns a score, higher is better, or an `Outcome`.
             n_trials: Complete trials that the run shall hold, at least 1.
-            callbacks: Called with this search and the record after each trial of this worker.
+            callbacks: Called with this search and the record after each trial of this worker, as
+                it ends; see `live` and `trackers` for two of them.
 
         Raises:
             ConfigError: ``n_trials`` is no such number, or more than the space has points.
@@ -146,6 +167,7 @@ class Search:
         *,
         margin: float = 0.01,
         baseline_loss: float | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         """Makes sure that configurations can leave the majority class before a budget is spent.
 
@@ -158,6 +180,7 @@ class Search:
             baseline_score: Score of the constant predictor, such as the majority class's.
             margin: How far a score must exceed it, in units of the score, at least 0.
             baseline_loss: Loss of the constant predictor; None if unknown.
+            callbacks: As in `run`.
 
         Raises:
             SearchError: All of them stay at the constant predictor, or fail.
@@ -168,7 +191,9 @@ class Search:
                 return
             self.enqueue(config, rate)
             while "WAITING" in self._states(config, rate):
-                self._evaluate(objective, self._take())
+                record = self._evaluate(objective, self._take())
+                for callback in callbacks:
+                    callback(self, record)
         self._await(points)
         if not leaves_baseline(self.trials, baseline_score, margin, baseline_loss):
             raise SearchError(refusal(self.trials, points, baseline_score))

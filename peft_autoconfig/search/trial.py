@@ -12,6 +12,7 @@ import math
 import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -46,6 +47,8 @@ class TrialRecord:
         loss: The smooth companion of the score, lower is better; None if unknown.
         seconds: Wall-clock seconds of the evaluation; None unless complete.
         reason: Why it failed or was refused; None otherwise.
+        worker: Host and process id of who works or worked on it; None if nobody did.
+        started: When it was handed out, in local time; None if it was not.
     """
 
     number: int
@@ -57,12 +60,14 @@ class TrialRecord:
     loss: float | None = None
     seconds: float | None = None
     reason: str | None = None
+    worker: str | None = None
+    started: datetime | None = None
 
 
 def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
     """Returns the record of an Optuna trial of a search over ``space``."""
     attributes = trial.user_attrs
-    params = attributes.get("params") or trial.params
+    params, owner = attributes.get("params") or trial.params, attributes.get("owner")
     score, num_params = trial.values or (None, None)
     return TrialRecord(
         number=trial.number,
@@ -74,6 +79,8 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
         loss=attributes.get("loss"),
         seconds=attributes.get("seconds"),
         reason=attributes.get("reason"),
+        worker=None if owner is None else f"{owner['host']}:{owner['pid']}",
+        started=None if owner is None else trial.datetime_start,
     )
 
 

@@ -1,0 +1,100 @@
+"""How far a run is: a value that views, logs and `status` show.
+
+Imports `errors`, `trial` and `search`; imported by `live` and the command line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import mean
+
+from .search import Search
+from .trial import TrialRecord, non_dominated
+
+__all__ = ["Progress", "progress_of"]
+
+# How many of the latest trials tell how long the next ones take.
+RECENT_TRIALS = 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run has done and does.
+
+    Attributes:
+        num_trials: Complete trials that are wanted; None if nobody said.
+        complete: Complete trials.
+        failed: Trials that ended without a result.
+        waiting: Queued trials.
+        running: Trials that are being trained, the oldest first.
+        front: The front, fewest parameters first.
+        failures: Failed trials, the latest first.
+        seconds_per_trial: Mean of the latest complete trials; None before the first.
+        seconds_left: Until `num_trials` are complete; None if it cannot be told.
+        at: When this was so, in local time.
+    """
+
+    num_trials: int | None
+    complete: int
+    failed: int
+    waiting: int
+    running: tuple[TrialRecord, ...]
+    front: tuple[TrialRecord, ...]
+    failures: tuple[TrialRecord, ...]
+    seconds_per_trial: float | None
+    seconds_left: float | None
+    at: datetime
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The member of the front that scores best."""
+        return self.front[-1] if self.front else None
+
+
+def progress_of(
+    search: Search, num_trials: int | None = None, *, now: datetime | None = None
+) -> Progress:
+    """Returns how far a search is.
+
+    Args:
+        search: The search; only read.
+        num_trials: Complete trials that are wanted; None if unknown.
+        now: The present in local time; None asks the clock.
+    """
+    now = now or datetime.now()
+    records = search.trials
+    complete = [record for record in records if record.state == "COMPLETE"]
+    failed = [record for record in records if record.state == "FAIL"]
+    running = [record for record in records if record.state == "RUNNING"]
+    seconds = [record.seconds for record in complete[-RECENT_TRIALS:] if record.seconds is not None]
+    each = mean(seconds) if seconds else None
+    return Progress(
+        num_trials=num_trials,
+        complete=len(complete),
+        failed=len(failed),
+        waiting=sum(record.state == "WAITING" for record in records),
+        running=tuple(sorted(running, key=lambda record: record.started or now)),
+        front=tuple(non_dominated(complete)),
+        failures=tuple(reversed(failed)),
+        seconds_per_trial=each,
+        seconds_left=_seconds_left(num_trials, len(complete), running, each, now),
+        at=now,
+    )
+
+
+def _seconds_left(
+    num_trials: int | None,
+    complete: int,
+    running: Sequence[TrialRecord],
+    each: float | None,
+    now: datetime,
+) -> float | None:
+    """What is left of the work, shared by as many workers as are at it."""
+    if num_trials is None or each is None:
+        return None
+    done = sum(
+        min(each, max(0.0, (now - record.started).total_seconds()))
+        for record in running
+        if record.started is not None
+    )
+    return max(0.0, (num_trials - complete) * each - done) / max(1, len(running))
