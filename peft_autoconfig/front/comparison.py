@@ -26,7 +26,7 @@ from ..run.json_file import damaged, plain, read_json, write_json
 from ..training import Training
 from ..training.pretrained import Method
 
-__all__ = ["Comparison", "Evaluated", "Row", "markdown_table"]
+__all__ = ["Comparison", "Evaluated", "Row", "markdown_table", "save_adapter"]
 
 FORMAT = 1
 
@@ -159,7 +159,7 @@ class Comparison:
                 model, result = self._train(method, rate, seed, test=True)
                 # the adapter before the result, since what is stored is not trained again
                 if save_to and all(_rank(result) > _rank(earlier) for earlier in evaluated):
-                    _save_adapter(model, save_to)
+                    save_adapter(model, save_to)
                 self._store(result)
             evaluated.append(result)
         return evaluated
@@ -257,8 +257,12 @@ def _rank(result: Evaluated) -> tuple[float, float]:
     return (result.dev, -math.inf if result.loss is None else -result.loss)
 
 
-def _save_adapter(model: nn.Module, folder: Path) -> None:
-    """Saves an adapter as a whole: a crash leaves the folder absent or complete."""
+def save_adapter(model: nn.Module, folder: Path) -> None:
+    """Saves an adapter as a whole: a crash leaves the folder absent or complete.
+
+    Raises:
+        ConfigError: The model is no PEFT model.
+    """
     if not isinstance(model, PeftModel):
         raise ConfigError(f"Expected a PEFT model to save in {folder}, got {type(model).__name__}.")
     partial = folder.with_name(f".{folder.name}.tmp")

@@ -1,0 +1,68 @@
+"""The table of a front: its members beside the hand-made choices, all over new seeds.
+
+Imports `baselines`, `comparison`, `front`, `search` and `training`; imported by the command line
+and the examples.
+"""
+
+from collections.abc import Callable, Sequence
+
+from ..search import Search
+from ..training import Training
+from .baselines import baseline_methods, baseline_rates, constant_predictor
+from .comparison import Comparison, Evaluated, Row
+from .front import choose_members, train_front
+
+__all__ = ["compare_front", "num_trainings"]
+
+
+def compare_front(
+    search: Search,
+    training: Training,
+    *,
+    num_seeds: int,
+    learning_rates: Sequence[float],
+    limit: int | None = None,
+    notify: Callable[[Evaluated], None] = lambda _: None,
+) -> list[Row]:
+    """Returns the rows of the table; the members' adapters are saved in the run folder.
+
+    Every training is kept in the run's ``comparison.json`` as soon as it is done.
+
+    Args:
+        search: A search with complete trials.
+        training: What the search trained with.
+        num_seeds: Seeds of each row, at least 1; they follow the search's.
+        learning_rates: Rates that each hand-made choice may choose from.
+        limit: Members of the front at most; None for all.
+        notify: Called after each training with what it gave.
+
+    Raises:
+        SearchError: No trial is complete.
+        RunError: The table in the run folder is of another training.
+    """
+    comparison = Comparison(
+        training,
+        search.folder.path / "comparison.json",
+        seeds=range(training.seed + 1, training.seed + 1 + num_seeds),
+        notify=notify,
+    )
+    rows = train_front(search, comparison, limit=limit)
+    for name, method in baseline_methods(training.model_config.hidden_size).items():
+        rows.append(comparison.row(name, method, baseline_rates(method, learning_rates)))
+    majority = constant_predictor(training.task, "test")
+    return [Row("constant predictor", 0, None, (majority.score,)), *rows]
+
+
+def num_trainings(
+    search: Search,
+    training: Training,
+    *,
+    num_seeds: int,
+    learning_rates: Sequence[float],
+    limit: int | None = None,
+) -> int:
+    """Returns how many trainings the table takes, those that are kept already included."""
+    baselines = len(baseline_methods(training.model_config.hidden_size))
+    members = len(choose_members(search.front(), limit))
+    choosing = baselines * len(learning_rates) if len(learning_rates) > 1 else 0
+    return (baselines + members) * num_seeds + choosing
