@@ -41,6 +41,8 @@ CONFIG_FIELDS = (
     "serial_bottleneck_size",
     "parallel_bottleneck_size",
     "prefix_length",
+    "lora_rank",
+    "lora_modules",
     "layers_to_transform",
 )
 
@@ -311,13 +313,22 @@ def _is_number(value: Any) -> bool:
 def _is_config(value: Any) -> bool:
     return isinstance(value, dict) and all(
         name in CONFIG_FIELDS
-        and (
-            _is_count(entry)
-            or (entry is None and name == "layers_to_transform")
-            or (isinstance(entry, list) and all(map(_is_count, entry)))
-        )
+        and (_is_modules if name == "lora_modules" else _is_sizes)(name, entry)
         for name, entry in value.items()
     )
+
+
+def _is_sizes(name: str, entry: Any) -> bool:
+    return (
+        _is_count(entry)
+        or (entry is None and name == "layers_to_transform")
+        or (isinstance(entry, list) and all(map(_is_count, entry)))
+    )
+
+
+def _is_modules(_: str, entry: Any) -> bool:
+    names = entry if isinstance(entry, list) else [entry]
+    return bool(names) and all(isinstance(name, str) and name for name in names)
 
 
 def _differences(stored: Any, current: Any, key: str) -> list[str]:
