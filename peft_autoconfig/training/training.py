@@ -11,7 +11,7 @@ Imports `errors`, `outcome`, `pretrained`, `tasks` and `tuner`; imported by `fro
 import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -42,6 +42,7 @@ EVALUATION_BATCH_SIZE = 128
 BATCHES_SORTED_TOGETHER = 25
 STEPS_BETWEEN_CHECKS = 20
 
+Observer = Callable[[nn.Module, int], None]
 SplitName = Literal["train", "dev", "test"]
 Example = dict[str, Any]
 
@@ -148,7 +149,14 @@ class Training:
             details={"measures": evaluation.measures},
         )
 
-    def train(self, method: Method, *, learning_rate: float | None = None, seed: int) -> nn.Module:
+    def train(
+        self,
+        method: Method,
+        *,
+        learning_rate: float | None = None,
+        seed: int,
+        observe: Observer | None = None,
+    ) -> nn.Module:
         """Returns the model that training by ``method`` gives.
 
         Args:
@@ -156,13 +164,15 @@ class Training:
             learning_rate: Peak rate; None takes the plan's.
             seed: Seed of the head, the new parts, dropout and the order of examples. Sets the
                 global generators, as dropout leaves no other way.
+            observe: Called after every step with the model in training mode and the number of
+                steps done; may evaluate the model, and ends the training by an exception.
 
         Raises:
             TrainingError: The loss became infinite or NaN.
         """
         set_seed(seed)
         model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
-        self._fit(model, learning_rate or self.plan.learning_rate, seed)
+        self._fit(model, learning_rate or self.plan.learning_rate, seed, observe)
         return model
 
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
@@ -204,7 +214,9 @@ class Training:
             "mixed_precision": self.accelerator.mixed_precision,
         }
 
-    def _fit(self, model: nn.Module, learning_rate: float, seed: int) -> None:
+    def _fit(
+        self, model: nn.Module, learning_rate: float, seed: int, observe: Observer | None
+    ) -> None:
         plan, accelerator = self.plan, self.accelerator
         examples = self._examples("train")
         num_steps = plan.num_steps(len(examples))
@@ -226,6 +238,9 @@ class Training:
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+            if observe is not None:
+                observe(model, step + 1)
+                model.train()
         # Accelerate keeps every optimizer that it prepared until it is told to let go
         accelerator.free_memory()
 

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from transformers import AlbertConfig, AlbertForSequenceClassification
+from transformers import FNetConfig, FNetForSequenceClassification
 
 from peft_autoconfig import AutoPEFTConfig
 from peft_autoconfig.errors import ConfigError, PlacementError, TrainingError
@@ -139,15 +139,23 @@ def test_an_unknown_model_is_refused(tiny_task):
 def test_a_model_without_a_supported_layout_is_refused_before_training(
     tiny_folder, tiny_task, tmp_path
 ):
-    config = AlbertConfig(
-        vocab_size=60,
-        hidden_size=16,
-        embedding_size=8,
-        num_attention_heads=2,
-        intermediate_size=16,
-        num_labels=3,
-    )
-    AlbertForSequenceClassification(config).save_pretrained(tmp_path)
+    # it mixes tokens by a Fourier transform and has no attention
+    config = FNetConfig(vocab_size=60, hidden_size=16, intermediate_size=16, num_labels=3)
+    FNetForSequenceClassification(config).save_pretrained(tmp_path)
     Pretrained.load(tiny_folder, tiny_task).tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(PlacementError, match="one stack of layers"):
+    with pytest.raises(PlacementError, match="stack of layers"):
         Training(str(tmp_path), tiny_task, PLAN).load()
+
+
+def test_an_observer_sees_every_step_and_changes_nothing(training):
+    plain = training.train(CONFIG, seed=3)
+    losses = {}
+
+    def observe(model, step):
+        losses[step] = training.evaluate(model, "dev").loss
+
+    observed = training.train(CONFIG, seed=3, observe=observe)
+    assert list(losses) == list(range(1, len(losses) + 1))
+    assert len(set(losses.values())) > 1
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter, observed.get_parameter(name)), name
