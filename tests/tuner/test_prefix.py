@@ -203,25 +203,50 @@ def test_talking_heads_mix_the_prefix_as_well():
     assert (run(talking, batch) - run(plain, batch)).abs().max() > 1e-3
 
 
-def test_bloom_treats_the_prefix_as_standing_at_the_first_token():
-    model = with_prefix("Bloom")
+FALCON_WITH_BIASES = {
+    "new_decoder_architecture": False,
+    "multi_query": False,
+    "num_kv_heads": 4,
+    "alibi": True,
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), [("Bloom", {}), ("Falcon", FALCON_WITH_BIASES)])
+def test_biases_by_position_treat_the_prefix_as_standing_at_the_first_token(name, changes):
+    model = with_prefix(name, **changes)
     site, seen = sites_of(model)[0], {}
-    site.register_forward_pre_hook(lambda _, args: seen.update(x=args[0], residual=args[1]))
-    site.register_forward_hook(lambda _, args, output: seen.update(output=output[0]))
+    site.register_forward_hook(lambda _, args, output: seen.update(args=args, output=output[0]))
     ids = text_batch()["input_ids"][:1]
     run(model, {"input_ids": ids})
     attention, length = site.base_layer, ids.shape[1]
-    states = attention.query_key_value(seen["x"]).unflatten(-1, (4, 3, 8))
+    states = attention.query_key_value(seen["args"][0]).unflatten(-1, (4, 3, 8))
     query, key, value = states.permute(3, 0, 2, 1, 4)
     p_key, p_value = states_of(site)
-    slopes = torch.tensor([2.0 ** -(2 * (i + 1)) for i in range(4)])
-    logits = query @ key.transpose(-1, -2) / 8**0.5
-    logits = logits + slopes[:, None, None] * torch.arange(length)
+    slopes = torch.tensor([2.0 ** -(2 * (i + 1)) for i in range(4)])[:, None, None]
+    # Falcon scales its biases with the scores
+    biases = slopes * torch.arange(length) * (8**-0.5 if name == "Falcon" else 1)
     later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    logits = logits.masked_fill(later, -torch.inf)
-    weights = torch.cat([query @ p_key.transpose(-1, -2) / 8**0.5, logits], -1).softmax(-1)
+    logits = (query @ key.transpose(-1, -2) * 8**-0.5 + biases).masked_fill(later, -torch.inf)
+    weights = torch.cat([query @ p_key.transpose(-1, -2) * 8**-0.5, logits], -1).softmax(-1)
     context = (weights @ torch.cat([p_value[None], value], 2)).transpose(1, 2).flatten(2)
-    assert_near(seen["output"], (seen["residual"] + attention.dense(context)).detach())
+    residual = seen["args"][1] if name == "Bloom" else 0
+    assert_near(seen["output"], (residual + attention.dense(context)).detach())
+
+
+def test_a_falcon_without_a_mask_sees_no_later_token():
+    site, x = sites_of(with_prefix("Falcon"))[0], torch.randn(2, 5, 32)
+
+    class StaticCache:
+        def update(self, key, value, layer):
+            return F.pad(key, (0, 0, 0, 4)), F.pad(value, (0, 0, 0, 4))
+
+    rotation = torch.ones(1, 5, 8), torch.zeros(1, 5, 8)
+    fixed = {"alibi": None, "position_embeddings": rotation}
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    expected = site(x, **fixed, attention_mask=mask, layer_past=None)[0]
+    for cache in (None, StaticCache()):
+        output = site(x, **fixed, attention_mask=None, layer_past=cache)[0]
+        torch.testing.assert_close(output, expected)
 
 
 def causal_cases():
@@ -232,6 +257,8 @@ def causal_cases():
             changes = {"sliding_window": 64}
         if name != "Bloom":
             yield pytest.param(name, changes, id=name)
+    changes = {"new_decoder_architecture": False, "multi_query": True}
+    yield pytest.param("Falcon", changes, id="Falcon-MQA")
 
 
 @pytest.mark.parametrize(("name", "changes"), list(causal_cases()))
@@ -244,7 +271,8 @@ def test_output_is_that_of_keys_and_values_that_were_cached_first(name, changes)
     states = [states_of(site) for site in sites]
     base, cache = model.unload(), DynamicCache()
     for i, (key, value) in enumerate(states):
-        repeats = 2 if name == "Falcon" else 1
+        # Falcon caches the keys of a group once for each of its queries
+        repeats = 2 if name == "Falcon" and not changes else 1
         cache.update(*(s.repeat_interleave(repeats, 0)[None] for s in (key, value)), i)
     mask = torch.ones(1, 3 + ids.shape[1], dtype=torch.long)
     expected = run(
