@@ -156,8 +156,11 @@ def _finish_disentangled(
     before = query @ prefix.key.to(query.dtype).transpose(-1, -2)
     scores = torch.cat([before, scores], dim=-1)
     scores = _over_heads(getattr(attention, "head_logits_proj", None), scores)
-    mask = prefix.columns_before(given["attention_mask"].bool())
+    mask = F.pad(given["attention_mask"].bool(), (prefix.length, 0), value=True)
     scores = scores.masked_fill(~mask, torch.finfo(query.dtype).min)
+    if prefix.visible is not None:
+        visible = F.pad(prefix.visible, (0, value.shape[2]), value=True)[:, None, None, :]
+        scores = scores.masked_fill(~visible, float("-inf"))
     weights = attention.dropout(scores.softmax(dim=-1))
     weights = _over_heads(getattr(attention, "head_weights_proj", None), weights)
     values = torch.cat([prefix.value.to(value.dtype).expand(len(value), -1, -1, -1), value], dim=2)

@@ -28,7 +28,7 @@ from .attention import uses_interface
 from .low_rank import linear_sizes
 from .site import Site
 
-__all__ = ["LayerPlaces", "find_layers"]
+__all__ = ["LayerPlaces", "find_layers", "is_attention"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,16 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
             repeats = _repeats(layer, holder_size) if holder_size else 1
             places.append(_find_places(_Found(f"{stack.name}.{i}", layer), repeats))
     return places
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Returns whether a module is an attention, by its forward pass or by what it is called."""
+    if isinstance(module, BaseTunerLayer):
+        return False
+    return uses_interface(module) or (
+        "attention" in type(module).__name__.lower()
+        and any(_is_linear(child) for child in module.children())
+    )
 
 
 def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
@@ -213,21 +223,9 @@ def _hidden_size(layer: _Found) -> int:
 def _attentions(module: nn.Module, name: str = "") -> list[str]:
     # One that is wrapped is found twice, as the site and as what it wraps.
     found = (
-        n.removesuffix("base_layer").rstrip(".")
-        for n, m in _below(module, name)
-        if _is_attention(m)
+        n.removesuffix("base_layer").rstrip(".") for n, m in _below(module, name) if is_attention(m)
     )
     return list(dict.fromkeys(found))
-
-
-def _is_attention(module: nn.Module) -> bool:
-    if isinstance(module, BaseTunerLayer):
-        return False
-    # those that do not ask transformers for their function are told by what they are called
-    return uses_interface(module) or (
-        "attention" in type(module).__name__.lower()
-        and any(_is_linear(child) for child in module.children())
-    )
 
 
 def _below(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:

@@ -14,10 +14,10 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from ..errors import ConfigError, PlacementError
-from .attention import check_prefix, uses_interface
+from .attention import check_prefix
 from .config import PARTS, AutoPEFTConfig, LayerSizes, LayerwiseConfig
 from .low_rank import linear_sizes
-from .placement import LayerPlaces, find_layers
+from .placement import LayerPlaces, find_layers, is_attention
 from .site import Site
 
 __all__ = ["Kind", "SitePlan", "is_wanted", "make_plan"]
@@ -108,8 +108,7 @@ def _plan_layer(
 
 def _plan_target(module: nn.Module, name: str, sizes: LayerSizes) -> Iterator[tuple[str, SitePlan]]:
     module = _unwrap(module)
-    is_attention = uses_interface(module)
-    parts = LayerSizes(prefix=sizes.prefix) if is_attention else sizes._replace(prefix=0)
+    parts = LayerSizes(prefix=sizes.prefix) if is_attention(module) else sizes._replace(prefix=0)
     if any(sizes) and not any(parts):
         raise PlacementError(
             "Of named modules an attention takes a prefix and a linear module the other parts; "

@@ -81,12 +81,10 @@ class AttentionSite(Site):
         for name in (EMBEDDING, *PROJECTIONS):
             del getattr(self, name)[adapter_name]
 
-    def unload_and_optionally_merge_module(
-        self, merge: bool, safe_merge: bool = False, adapter_names: list[str] | None = None
-    ) -> nn.Module:
-        base_layer = super().unload_and_optionally_merge_module(merge, safe_merge, adapter_names)
-        hide_view(base_layer)
-        return base_layer
+    def restore(self) -> None:
+        """Takes off the view of the attention's config as well."""
+        super().restore()
+        hide_view(self.base_layer)
 
     def _add(self, adapter_name: str, length: int, projection_size: int) -> None:
         assert self.sizes is not None

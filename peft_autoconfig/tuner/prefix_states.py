@@ -52,8 +52,9 @@ class PrefixStates(NamedTuple):
             return F.pad(mask, (self.length, 0), value=shows)
         columns = self.visible[:, None, None, :]
         if mask.dtype != torch.bool:
-            hidden = torch.finfo(mask.dtype).min
-            columns = torch.zeros_like(columns, dtype=mask.dtype).masked_fill(~columns, hidden)
+            # lower than what hides real tokens: where all of those are hidden, they are all seen
+            shown = torch.zeros_like(columns, dtype=mask.dtype)
+            columns = shown.masked_fill(~columns, float("-inf"))
         columns = columns.expand(-1, mask.shape[1], mask.shape[2], -1)
         return torch.cat([columns, mask.expand(columns.shape[0], -1, -1, -1)], dim=-1)
 

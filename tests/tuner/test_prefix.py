@@ -407,8 +407,7 @@ def test_rows_of_a_mixed_batch_are_those_of_their_adapter(name, implementation, 
             else:
                 model.set_adapter(adapter)
                 alone = run(model, batch)
-            kept = {k: v[row : row + 1] for k, v in batch.items()}
-            assert_near(real(mixed[row : row + 1], kept), real(alone[row : row + 1], kept))
+            assert_near(mixed[row], alone[row])
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT-2", "Falcon", "T5"])
