@@ -72,14 +72,14 @@ class Effects:
         choices: The choices that have more than one level, the strongest first.
         num_trials: Complete trials behind it.
         held_out: Share of the variance of held-out trials that the model explains: 1 is all, 0
-            or less is none; None if all scores are the same.
+            or less is none.
         chance: The largest move of a made-up choice, which a real one should exceed.
         noise: Standard deviation of the noise that the model infers, in units of the score.
     """
 
     choices: tuple[Choice, ...]
     num_trials: int
-    held_out: float | None
+    held_out: float
     chance: float
     noise: float
 
@@ -87,14 +87,16 @@ class Effects:
 def choice_effects(
     space: SearchSpace, records: Sequence[TrialRecord], *, seed: int = 0
 ) -> Effects | None:
-    """Returns what the choices of a space do to the score; None of fewer than `FEWEST_TRIALS`.
+    """Returns what the choices of a space do to the score.
+
+    None of fewer than `FEWEST_TRIALS`, or if all scores are the same: nothing can be told then.
 
     Args:
         space: The space.
         records: Complete trials with their configurations.
         seed: Seed of folds and draws.
     """
-    if len(records) < FEWEST_TRIALS:
+    if len(records) < FEWEST_TRIALS or len({record.score for record in records}) == 1:
         return None
     X = np.array([space.encode_params(_params(space, record)) for record in records])
     Y = torch.tensor([record.score for record in records], dtype=torch.float64)
@@ -185,11 +187,8 @@ def _interval(draws: Tensor) -> Interval:
     return Interval(*torch.quantile(draws, torch.tensor(INTERVAL, dtype=draws.dtype)).tolist())
 
 
-def _held_out(X: Tensor, Y: Tensor, seed: int) -> float | None:
+def _held_out(X: Tensor, Y: Tensor, seed: int) -> float:
     """Returns the share of variance that models fitted without a fold explain in it."""
-    total = float((Y - Y.mean()).square().sum())
-    if total <= 1e-18:
-        return None
     order = np.random.default_rng(seed).permutation(len(Y))
     wrong = 0.0
     for fold in np.array_split(order, NUM_FOLDS):
@@ -197,7 +196,7 @@ def _held_out(X: Tensor, Y: Tensor, seed: int) -> float | None:
         inside[torch.from_numpy(fold)] = False
         mean, _ = fit_surrogate(X[inside], Y[inside]).posterior(X[~inside])
         wrong += float((mean - Y[~inside]).square().sum())
-    return 1 - wrong / total
+    return 1 - wrong / float((Y - Y.mean()).square().sum())
 
 
 def _fanova(space: SearchSpace, records: Sequence[TrialRecord], seed: int) -> dict[str, float]:
@@ -218,5 +217,5 @@ def _fanova(space: SearchSpace, records: Sequence[TrialRecord], seed: int) -> di
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
-    except (ValueError, RuntimeError):  # all scores the same, or no choice varied
+    except (ValueError, RuntimeError):  # no choice varied
         return {}

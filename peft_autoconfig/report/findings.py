@@ -18,6 +18,7 @@ from urllib.parse import quote
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import RunError
@@ -189,9 +190,11 @@ def _read_study(folder: RunFolder) -> Sequence[FrozenTrial]:
     """Returns the trials, through a connection that cannot write."""
     if not folder.study_file.exists():
         return []
-    path = quote(str(folder.study_file)).replace("{", "{{").replace("}", "}}")
+    # Quoted for SQLite, which reads the file's name as a URI; then again as part of the storage's.
+    database = f"file:{quote(str(folder.study_file))}"
+    url = URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"})
     try:
-        storage = RDBStorage(f"sqlite:///file:{path}?mode=ro&uri=true")
+        storage = RDBStorage(url.render_as_string())
         study = storage.get_study_id_from_name(STUDY_NAME)
         trials: list[FrozenTrial] = storage.get_all_trials(study, deepcopy=False)
     except KeyError:  # the search has made the file and not yet the study

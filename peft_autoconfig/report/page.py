@@ -168,7 +168,7 @@ def _grid(findings: Findings, member: TrialRecord) -> list[dict[str, Any]]:
 
 def _matters(findings: Findings, effects: Effects | None) -> dict[str, Any]:
     if effects is None:
-        return {"effects": [], "no_effects": summary.too_few(findings)}
+        return {"effects": [], "no_effects": summary.no_effects(findings)}
     rows = [
         {
             "name": words.label(choice.name),

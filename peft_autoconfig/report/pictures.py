@@ -2,7 +2,7 @@
 
 They are drawn by Matplotlib without its global state, and without a browser.
 
-Imports `effects`, `findings`, `palette`, `progress` and `words`; imported by `report`.
+Imports `effects`, `findings`, `palette`, `progress`, `repeats` and `words`; imported by `report`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter
 
 from ..search.trial import TrialRecord
@@ -19,7 +20,8 @@ from .effects import Effects
 from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, EMPTY, FRONT, GRID, INK, LINE, MUTED, PAPER, REPEAT
 from .progress import Step
-from .words import label
+from .repeats import Repeat
+from .words import label, label_sides
 
 __all__ = ["write_pictures"]
 
@@ -94,17 +96,7 @@ def _front(findings: Findings) -> Figure:
                 label=name,
             )
         if not is_member:
-            for repeat in shown:
-                at = (repeat.num_params, repeat.dev.mean)
-                axes.annotate(
-                    repeat.name,
-                    at,
-                    (0, 8),
-                    textcoords="offset points",
-                    ha="center",
-                    color=BASELINE,
-                    fontsize=8,
-                )
+            _name(axes, shown)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(_si))
     axes.set_xlabel("trained parameters")
@@ -113,10 +105,27 @@ def _front(findings: Findings) -> Figure:
     return figure
 
 
+def _name(axes: Axes, repeats: Sequence[Repeat]) -> None:
+    sides = label_sides([repeat.num_params for repeat in repeats])
+    for repeat, side in zip(repeats, sides, strict=True):
+        axes.annotate(
+            repeat.name,
+            (repeat.num_params, repeat.dev.mean),
+            (-7, 0) if side == "left" else (7, 0),
+            textcoords="offset points",
+            ha="right" if side == "left" else "left",
+            va="center",
+            color=BASELINE,
+            fontsize=8,
+            zorder=6,
+            path_effects=[withStroke(linewidth=3, foreground=PAPER)],
+        )
+
+
 def _layers(findings: Findings) -> Figure:
     num_layers = findings.space.num_layers
     placed = [placed_parts(member, num_layers) for member in findings.front]
-    names = list(dict.fromkeys(part for p in placed for parts in p.values() for part in parts))
+    names = findings.parts
     counts = [
         [sum(part in p.get(i, {}) for p in placed) for i in range(num_layers)] for part in names
     ]

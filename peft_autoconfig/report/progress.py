@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import median
 
 import torch
@@ -17,6 +18,8 @@ from ..bayes.pareto import hypervolume
 from .findings import Findings, Trial
 
 __all__ = ["Cost", "Step", "cost_of", "failure_reasons", "steps_of"]
+
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,12 @@ def steps_of(findings: Findings) -> list[Step]:
         return []
     reference = (float(scores.min()), math.log10(findings.space.params_range[1]) + 1e-9)
     areas = [hypervolume(scores[:n], costs[:n], reference) for n in range(1, len(done) + 1)]
+    # The same area, summed in another order, differs in its last digits.
+    areas = list(accumulate(areas, max))
     final = areas[-1] or 1.0
     before = [0.0, *areas[:-1]]
     return [
-        Step(trial, area / final, area > earlier)
+        Step(trial, area / final, area - earlier > ROUNDING * final)
         for trial, area, earlier in zip(done, areas, before, strict=True)
     ]
 

@@ -7,7 +7,6 @@ Imports `findings`, `palette`, `repeats` and `words`; imported by `page`.
 """
 
 import html
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..search.trial import TrialRecord
 from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, FRONT, INK, PAPER, REPEAT, log_axis, style
 from .repeats import Repeat, Scores
-from .words import hover_text, repeat_text, score, spread
+from .words import hover_text, label_sides, repeat_text, score, spread
 
 __all__ = ["HOVER", "front_figure", "noise_figure"]
 
@@ -166,8 +165,10 @@ def _repeats(
         },
         # no-break spaces keep it off the marker
         text=[f"\u00a0\u00a0{html.escape(repeat.name)}\u00a0\u00a0" for repeat in repeats],
-        textposition=_label_sides([repeat.num_params for repeat in repeats]),
-        textfont={"color": color, "size": 12},
+        textposition=[
+            f"middle {side}" for side in label_sides([repeat.num_params for repeat in repeats])
+        ],
+        textfont={"color": color, "size": 12, "shadow": "auto"},
         customdata=[
             repeat_text(findings, repeat, scores(repeat), record)
             for repeat, record in zip(repeats, records, strict=True)
@@ -182,16 +183,6 @@ def _repeats(
         },
         meta=_meta(findings, view, group, None if is_baseline else records),
     )
-
-
-def _label_sides(counts: Sequence[int]) -> list[str]:
-    """Returns on which side of each of ascending counts there is more room for its label."""
-    sides = []
-    for i, middle in enumerate(counts):
-        before = middle / counts[i - 1] if i else math.inf
-        after = counts[i + 1] / middle if i + 1 < len(counts) else 1.0  # the figure's edge
-        sides.append("middle left" if before >= after else "middle right")
-    return sides
 
 
 def _level(findings: Findings, repeat: Repeat, scores: Scores, view: str) -> go.Scatter:

@@ -19,10 +19,10 @@ __all__ = [
     "Tile",
     "cost_note",
     "headlines",
+    "no_effects",
     "noise_note",
     "state_of",
     "tiles_of",
-    "too_few",
     "trust_in",
     "volume_note",
 ]
@@ -189,10 +189,6 @@ def _typical_deviation(members: Sequence[Repeat]) -> float | None:
 def trust_in(effects: Effects) -> Sentence:
     """Returns how far to believe what a model says, by what it explains of held-out trials."""
     start = f"From {effects.num_trials} trials. "
-    if effects.held_out is None:
-        return Sentence(
-            start + "All scored the same, so no choice can be told to matter.", "caution"
-        )
     share = f"{100 * max(0.0, effects.held_out):.0f} %"
     explains = f"The model explains {share} of the variance of trials that it has not seen: "
     if effects.held_out < POOR:
@@ -206,8 +202,10 @@ def trust_in(effects: Effects) -> Sentence:
     return Sentence(start + explains + "what follows describes the trials well.", "note")
 
 
-def too_few(findings: Findings) -> str:
+def no_effects(findings: Findings) -> str:
     """Returns why it is not told what matters."""
+    if len(findings.complete) >= FEWEST_TRIALS:
+        return "All trials scored the same, so no choice can be told to matter."
     return (
         f"With {len(findings.complete)} complete trials nothing can be said about what matters; "
         f"it takes at least {FEWEST_TRIALS}, and several times that to be of use."

@@ -6,6 +6,8 @@ Imports `findings`, `repeats` and `search`; imported by the figures, `pictures` 
 """
 
 import html
+import math
+from collections.abc import Sequence
 
 from ..search.trial import TrialRecord
 from .findings import Findings, placed_parts
@@ -17,6 +19,7 @@ __all__ = [
     "duration",
     "hover_text",
     "label",
+    "label_sides",
     "repeat_text",
     "score",
     "spread",
@@ -82,6 +85,16 @@ def hover_text(findings: Findings, record: TrialRecord) -> str:
     if record.seconds:
         lines.append(duration(record.seconds))
     return "<br>".join(lines)
+
+
+def label_sides(counts: Sequence[int]) -> list[str]:
+    """Returns "left" or "right", where each of ascending counts has more room for its label."""
+    sides = []
+    for i, middle in enumerate(counts):
+        before = middle / counts[i - 1] if i else math.inf
+        after = counts[i + 1] / middle if i + 1 < len(counts) else 1.0  # the figure's edge
+        sides.append("left" if before >= after else "right")
+    return sides
 
 
 def repeat_text(
