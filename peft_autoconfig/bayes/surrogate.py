@@ -80,6 +80,13 @@ class Surrogate:
         return posterior.mean * self.scale + self.location, deviation * self.scale
 
     @torch.no_grad()
+    def joint_posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns means ``n`` and covariances ``n x n`` of the noise-free real scores."""
+        posterior = self._joint(X)
+        covariance: Tensor = posterior.covariance_matrix
+        return posterior.mean * self.scale + self.location, covariance * self.scale**2
+
+    @torch.no_grad()
     def fantasize(self, X: Tensor, num_samples: int, generator: torch.Generator) -> Fantasies:
         """Returns joint draws, on the model's scale, of the noise-free scores of ``b x d`` points.
 

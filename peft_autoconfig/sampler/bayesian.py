@@ -1,0 +1,36 @@
+"""Multi-objective Bayesian optimisation as an Optuna sampler.
+
+Imports `bayes`, `history`, `lattice` and `unrepeated`; imported by `search`.
+"""
+
+import numpy as np
+import torch
+
+from ..bayes.proposal import Knowledge, propose
+from .history import History, Vector
+from .lattice import tensor_of
+from .unrepeated import UnrepeatedSampler
+
+__all__ = ["BayesianSampler"]
+
+
+class BayesianSampler(UnrepeatedSampler):
+    """Proposes configurations by multi-objective Bayesian optimisation over a `SearchSpace`.
+
+    After the design a Gaussian process of the score and the expected gain of hypervolume choose.
+    No point is proposed twice, whatever became of it. A pruned trial counts as one with the worst
+    score so far, a failed one as none. For studies, arguments and errors see `UnrepeatedSampler`.
+    """
+
+    def _choose(
+        self, history: History, candidates: Vector, generator: np.random.Generator
+    ) -> Vector:
+        known = Knowledge(
+            train_X=tensor_of(history.evaluated, self._space),
+            train_Y=torch.tensor(history.scores, dtype=torch.float64),
+            X_pending=tensor_of(history.pending, self._space),
+            seen=history.seen,
+        )
+        draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
+        starts = tensor_of([*candidates], self._space)
+        return np.asarray(propose(self._lattice, known, starts, draws).numpy())
