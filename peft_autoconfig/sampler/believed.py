@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from optuna.study import Study
+from optuna.trial import TrialState
 from torch import Tensor
 
 from ..bayes.pareto import is_non_dominated
@@ -31,7 +32,8 @@ class BelievedTrial:
         number: Number of the trial.
         num_params: Parameters of its configuration.
         score: Posterior mean of its noise-free score, the way round that the study has it.
-        deviation: Posterior standard deviation of that score.
+        deviation: Posterior standard deviation of that score. From few and noisy scores the model
+            may take all differences for noise, and this is then too small.
         confidence: Probability that its score truly is better than that of the member before,
             which has fewer parameters; 1 for the first.
     """
@@ -47,7 +49,7 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
     """Returns the front by posterior means, fewest parameters first; empty without a score.
 
     Where a configuration was tried more than once, or at several learning rates, the best-believed
-    of its trials stands for it.
+    of its trials stands for it. Pruned trials inform the model and are on no front.
 
     Args:
         study: A study of two objectives, the score and the parameters to be minimised.
@@ -64,7 +66,9 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
     scores = torch.tensor(history.scores, dtype=torch.float64)
     surrogate = fit_surrogate(lattice.inputs(X), scores)
     mean, covariance = surrogate.joint_posterior(lattice.inputs(X))
-    order = _front(mean, lattice.cost(X))
+    complete = {trial.number for trial in study.get_trials(False, (TrialState.COMPLETE,))}
+    hidden = torch.tensor([number not in complete for number in history.numbers])
+    order = _front(mean.masked_fill(hidden, torch.nan), lattice.cost(X))
     counts = space.count_params(X.numpy())
     sign = score_sign(study)
     return [
