@@ -42,16 +42,20 @@ def add_usage(directory: str | Path) -> Path | None:
             folder higher, where PEFT puts it for adapters that are not called "default".
 
     Returns:
-        The card; None when the adapter is of one of PEFT's own methods and needs no import.
+        The card; None when there is none, or the adapter is of one of PEFT's own methods and
+        needs no import.
 
     Raises:
-        ConfigError: The folder holds no saved adapter, or no card that can be read.
+        ConfigError: The folder holds no saved adapter, or a card that cannot be read.
     """
     folder = Path(directory)
     peft_type = _peft_type(folder)
     if peft_type not in {method.upper() for method in METHODS}:
         return None
-    file, card = _find_card(folder)
+    found = _find_card(folder)
+    if found is None:
+        return None
+    file, card = found
     if card.data.get("library_name") is None:
         card.data["library_name"] = "peft"
     if IMPORT not in card.text:
@@ -71,7 +75,7 @@ def _peft_type(folder: Path) -> str:
         ) from error
 
 
-def _find_card(folder: Path) -> tuple[Path, ModelCard]:
+def _find_card(folder: Path) -> tuple[Path, ModelCard] | None:
     for file in (folder / CARD, folder.parent / CARD):
         if not file.is_file():
             continue
@@ -82,10 +86,7 @@ def _find_card(folder: Path) -> tuple[Path, ModelCard]:
         # one folder higher there may be a card of something else
         if file.parent == folder or card.data.get("library_name") == "peft":
             return file, card
-    raise ConfigError(
-        f"Expected {CARD} beside the adapter in {folder}, as `save_pretrained` writes it; save "
-        "the adapter with PEFT first."
-    )
+    return None
 
 
 def _with_usage(text: str, usage: str) -> str:

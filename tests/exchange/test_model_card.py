@@ -77,9 +77,21 @@ def test_the_card_of_a_named_adapter_is_one_folder_higher(tmp_path):
 def test_a_card_of_something_else_is_left_alone(tmp_path):
     save(tmp_path, adapter_name="other")
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# A project\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"Expected README\.md beside the adapter"):
-        add_usage(tmp_path / "other")
+    assert add_usage(tmp_path / "other") is None
     assert IMPORT not in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_where_there_is_no_card_none_is_made(tmp_path):
+    AutoPEFTConfig(serial_bottleneck_size=2).save_pretrained(tmp_path)
+    assert add_usage(tmp_path) is None
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_a_card_that_cannot_be_read_is_named(tmp_path):
+    save(tmp_path)
+    (tmp_path / "README.md").write_text("---\n- of a list\n---\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not a model card"):
+        add_usage(tmp_path)
 
 
 def test_methods_of_peft_need_no_import(tmp_path):
