@@ -6,7 +6,8 @@
     ├── TaskError (ValueError)          data, columns, labels or splits that do not fit the task
     ├── RunError (RuntimeError)         a run folder that is unusable, foreign or of another search
     ├── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked
-    └── TrainingError (RuntimeError)    a training that came to nothing; in a search, a failed trial
+    ├── TrainingError (RuntimeError)    a training that came to nothing; in a search, a failed trial
+    └── HubError (RuntimeError)         the Hub refuses, or cannot be reached after several attempts
 
 Imports nothing; imported by everything.
 """
@@ -14,6 +15,7 @@ Imports nothing; imported by everything.
 __all__ = [
     "AutoConfigError",
     "ConfigError",
+    "HubError",
     "PlacementError",
     "RunError",
     "SearchError",
@@ -28,6 +30,10 @@ class AutoConfigError(Exception):
 
 class ConfigError(AutoConfigError, ValueError):
     """A configuration, search space or option is impossible."""
+
+
+class HubError(AutoConfigError, RuntimeError):
+    """The Hub refuses an upload, or cannot be reached after several attempts."""
 
 
 class PlacementError(AutoConfigError, ValueError):

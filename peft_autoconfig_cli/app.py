@@ -233,6 +233,53 @@ def report(
 
 @app.command()
 @reports_errors
+def push(
+    run: Run,
+    repo_id: Annotated[str, typer.Argument(help="Repository: user/name.", metavar="REPO")],
+    trial: Trial = None,
+    select: Select = "score",
+    max_params: Budget = None,
+    whole_front: Annotated[
+        bool, typer.Option("--whole-front", help="All members, not only the one.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub id of the base model, where the search used a folder.", metavar="MODEL"
+        ),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a winner, or the whole front, to the Hub with a model card.
+
+    Log in once with `hf auth login`, or set HF_TOKEN; the token is written nowhere. A push that
+    breaks off is repeated with the same command. What was pushed is read back by
+
+        AutoPEFTConfig.from_search("user/name")
+
+        PeftModel.from_pretrained(base_model, "user/name")
+    """
+    from .sharing import push as work
+
+    work(
+        run,
+        repo_id,
+        trial=trial,
+        select=select,
+        max_params=max_params,
+        whole_front=whole_front,
+        base_model=base_model,
+        private=private,
+        as_json=as_json,
+    )
+
+
+@app.command()
+@reports_errors
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Run folders.", metavar="RUN...")],
     as_json: AsJson = False,
