@@ -4,7 +4,6 @@ Imports `effects`, `findings`, `palette`, `progress`, `score_figures` and `words
 `page`.
 """
 
-import html
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -15,7 +14,7 @@ from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, EMPTY, FRONT, INK, log_axis, style
 from .progress import Step
 from .score_figures import HOVER
-from .words import hover_text, label, score
+from .words import escaped, hover_text, label, score
 
 __all__ = [
     "curve_figure",
@@ -47,7 +46,7 @@ def layers_figure(findings: Findings, records: Sequence[TrialRecord]) -> go.Figu
     figure = go.Figure(
         go.Heatmap(
             x=[str(layer) for layer in range(num_layers)],
-            y=[html.escape(name) for name in names],
+            y=[escaped(name) for name in names],
             z=[[len(cell) for cell in row] for row in cells],
             text=[[str(len(cell) or "") for cell in row] for row in cells],
             customdata=[
@@ -78,7 +77,7 @@ def effects_figure(effects: Effects) -> go.Figure:
     figure = go.Figure(
         go.Bar(
             orientation="h",
-            y=[html.escape(label(choice.name)) for choice in shown],
+            y=[escaped(label(choice.name)) for choice in shown],
             x=[move.middle for move in moves],
             error_x={
                 "type": "data",
@@ -142,7 +141,7 @@ def curve_figure(findings: Findings, choice: Choice) -> go.Figure:
                 "width": 0,
             },
             customdata=[
-                f"{html.escape(label(choice.name))} {name}<br>mean {score(i.middle)}"
+                f"{escaped(label(choice.name))} {name}<br>mean {score(i.middle)}"
                 f"<br>80 % interval {score(i.low)} to {score(i.high)}"
                 for name, i in zip(names, choice.curve, strict=True)
             ],
@@ -211,14 +210,14 @@ def seconds_figure(findings: Findings) -> go.Figure:
 
 def _cell_text(name: str, layer: int, cell: Sequence[str], total: int) -> str:
     shown = [*cell[:8], f"and {len(cell) - 8} more"] if len(cell) > 9 else cell
-    head = f"<b>{html.escape(name)}, layer {layer}</b><br>{len(cell)} of {total}"
+    head = f"<b>{escaped(name)}, layer {layer}</b><br>{len(cell)} of {total}"
     return "<br>".join([head, *shown])
 
 
 def _effect_text(choice: Choice, effects: Effects) -> str:
     move = choice.move
     lines = [
-        f"<b>{html.escape(label(choice.name))}</b>",
+        f"<b>{escaped(label(choice.name))}</b>",
         f"moves the score by {score(move.middle)}",
         f"80 % interval {score(move.low)} to {score(move.high)}",
         f"a made-up choice: {score(effects.chance)}",

@@ -3,14 +3,15 @@
 Hues are Okabe and Ito's, which colour-blind readers tell apart; each is paired with the one that
 stands for it on a dark page. Nothing is said by colour alone: shapes and words say it too.
 
-Imports nothing of ours; imported by the figures, `pictures` and `page`.
+Imports `words`; imported by the figures, `pictures` and `page`.
 """
 
-import html
 import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
+
+from .words import escaped
 
 __all__ = [
     "BASELINE",
@@ -68,8 +69,8 @@ def style(figure: go.Figure, *, x: str, y: str) -> None:
         xaxis=axis,
         yaxis=axis,
     )
-    figure.update_xaxes(title_text=html.escape(x))
-    figure.update_yaxes(title_text=html.escape(y))
+    figure.update_xaxes(title_text=escaped(x))
+    figure.update_yaxes(title_text=escaped(y))
 
 
 def log_axis(figure: go.Figure, counts: Sequence[float]) -> None:

@@ -6,7 +6,6 @@ What the page's filters need lies in each trace's ``meta``: ``view`` (which spli
 Imports `findings`, `palette`, `repeats` and `words`; imported by `page`.
 """
 
-import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..search.trial import TrialRecord
 from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, FRONT, INK, PAPER, REPEAT, log_axis, style
 from .repeats import Repeat, Scores
-from .words import hover_text, label_sides, repeat_text, score, spread
+from .words import escaped, hover_text, label_sides, repeat_text, score, spread
 
 __all__ = ["HOVER", "front_figure", "noise_figure"]
 
@@ -54,7 +53,7 @@ def front_figure(findings: Findings) -> go.Figure:
 def noise_figure(findings: Findings) -> go.Figure:
     """Returns every score of the repeated methods, by method: one search, then new seeds."""
     repeats = findings.repeats
-    names = [html.escape(repeat.name) for repeat in repeats]
+    names = [escaped(repeat.name) for repeat in repeats]
     numbers = {record.number: record for record in findings.complete}
     figure = go.Figure()
     searched = [
@@ -164,7 +163,7 @@ def _repeats(
             "width": 5,
         },
         # no-break spaces keep it off the marker
-        text=[f"\u00a0\u00a0{html.escape(repeat.name)}\u00a0\u00a0" for repeat in repeats],
+        text=[f"\u00a0\u00a0{escaped(repeat.name)}\u00a0\u00a0" for repeat in repeats],
         textposition=[
             f"middle {side}" for side in label_sides([repeat.num_params for repeat in repeats])
         ],
@@ -194,7 +193,7 @@ def _level(findings: Findings, repeat: Repeat, scores: Scores, view: str) -> go.
         y=[scores.mean] * 2,
         customdata=[repeat_text(findings, repeat, scores, None)] * 2,
         hovertemplate=HOVER,
-        text=["", html.escape(repeat.name)],
+        text=["", escaped(repeat.name)],
         textposition="top left",
         textfont={"color": BASELINE, "size": 12},
         mode="lines+text",

@@ -17,6 +17,7 @@ __all__ = [
     "count",
     "described",
     "duration",
+    "escaped",
     "hover_text",
     "label",
     "label_sides",
@@ -72,11 +73,16 @@ def described(record: TrialRecord, num_layers: int) -> str:
     return "; ".join(f"{sizes} in {_layers(found, num_layers)}" for sizes, found in groups.items())
 
 
+def escaped(text: str) -> str:
+    """Returns text that Plotly shows as it is: it would read tags, and formulas between dollars."""
+    return html.escape(text).replace("$", "&#36;")
+
+
 def hover_text(findings: Findings, record: TrialRecord) -> str:
     """Returns the lines on one trial that a figure shows at its point."""
     lines = [
         f"<b>trial {record.number}</b>",
-        f"{html.escape(findings.metric)} {score(record.score or 0.0)}",
+        f"{escaped(findings.metric)} {score(record.score or 0.0)}",
         f"{count(record.num_params or 0)} parameters",
         *described(record, findings.space.num_layers).split("; "),
     ]
@@ -103,7 +109,7 @@ def repeat_text(
     """Returns the lines on one repeated method that a figure shows at its point."""
     seeds = len(scores.values)
     lines = [
-        f"<b>{html.escape(repeat.name)}</b>",
+        f"<b>{escaped(repeat.name)}</b>",
         f"{spread(scores.mean, scores.deviation)} over {seeds} seed{'s' if seeds > 1 else ''}",
         f"{count(repeat.num_params)} parameters",
     ]
