@@ -9,8 +9,10 @@ their positions, and the cache never holds the prefix.
 Imports `errors`, `prefix_states`, `off_interface`; imported by `prefix`, `placement` and `plan`.
 """
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
+from textwrap import dedent
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -52,10 +54,16 @@ class AttentionSizes(NamedTuple):
 
 
 class PrefixedConfig:
-    """A view of a model's config that differs in the attention implementation alone."""
+    """A view of a model's config that differs in the attention implementation alone.
 
-    def __init__(self, config: Any) -> None:
+    Args:
+        config: The config.
+        prefix: A prefix for the attention function, unless it is handed to it by keyword.
+    """
+
+    def __init__(self, config: Any, prefix: PrefixStates | None = None) -> None:
         object.__setattr__(self, "wrapped", config)
+        object.__setattr__(self, "prefix", prefix)
 
     @property
     def _attn_implementation(self) -> str:
@@ -63,7 +71,7 @@ class PrefixedConfig:
 
     def __getattr__(self, name: str) -> Any:
         # while being copied or unpickled the view is empty, and would look itself up for ever
-        if name == "wrapped" or name.startswith("__"):
+        if name in ("wrapped", "prefix") or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.wrapped, name)
 
@@ -96,19 +104,18 @@ def find_way(attention: nn.Module) -> Attend | None:
 
     One on transformers' interface must have a view of its config (`show_view`) by then.
     """
-    kinds = {p.kind for p in inspect.signature(type(attention).forward).parameters.values()}
-    if uses_interface(attention) and inspect.Parameter.VAR_KEYWORD in kinds:
-        return _attend_through_interface
-    return find_way_off_interface(attention)
+    if not uses_interface(attention):
+        return find_way_off_interface(attention)
+    return _attend_by_keyword if _passes_keywords_on(attention) else _attend_by_view
 
 
 def check_prefix(attention: nn.Module) -> None:
     """Checks that ``attention``, wrapped by a site or not, can attend to a prefix.
 
     Raises:
-        PlacementError: It hands no further arguments to an attention function of transformers
-            and is of no other kind that we know, it is set to a function other than "eager" and
-            "sdpa", or it does not tell its sizes.
+        PlacementError: It does not ask transformers for its function and is of no other kind that
+            we know, it is set to a function other than "eager" and "sdpa", or it does not tell its
+            sizes.
     """
     if isinstance(attention, BaseTunerLayer):
         attention = attention.get_base_layer()
@@ -169,7 +176,7 @@ def attend_with_prefix(
     """
     config = module.config.wrapped  # type: ignore[union-attr]
     forward = _own_function(module, config)
-    prefix: PrefixStates | None = kwargs.pop(PREFIX_ARGUMENT, None)
+    prefix = kwargs.pop(PREFIX_ARGUMENT, module.config.prefix)  # type: ignore[union-attr]
     if prefix is None:
         return forward(module, query, key, value, attention_mask, **kwargs)
     if attention_mask is None:
@@ -187,10 +194,32 @@ def attend_with_prefix(
     return forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def _attend_through_interface(
+def _passes_keywords_on(attention: nn.Module) -> bool:
+    # Whether the forward pass calls something, its attention function, with ``**kwargs``.
+    try:
+        source = inspect.getsource(inspect.unwrap(type(attention).forward))
+    except OSError:
+        return False
+    calls = (n for n in ast.walk(ast.parse(dedent(source))) if isinstance(n, ast.Call))
+    return any(keyword.arg is None for call in calls for keyword in call.keywords)
+
+
+def _attend_by_keyword(
     attention: nn.Module, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     return attention(*args, **{**kwargs, PREFIX_ARGUMENT: prefix})
+
+
+def _attend_by_view(
+    attention: nn.Module, prefix: PrefixStates, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    # Unlike a keyword, this is seen by every thread that runs the module meanwhile.
+    config = attention.config.wrapped  # type: ignore[union-attr]
+    attention.config = PrefixedConfig(config, prefix)  # type: ignore[assignment]
+    try:
+        return attention(*args, **kwargs)
+    finally:
+        attention.config = PrefixedConfig(config)  # type: ignore[assignment]
 
 
 def _first_size(owner: Any, *names: str) -> int | None:

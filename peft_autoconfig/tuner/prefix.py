@@ -62,8 +62,9 @@ class AttentionSite(Site):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the attention gives with the prefixes at work before its keys."""
-        hidden_states = args[0] if args else kwargs["hidden_states"]
-        prefix = self._at_work(hidden_states.shape[0])
+        # attentions do not agree on how to call the states, but they come first
+        states = args[0] if args else next(iter(kwargs.values()))
+        prefix = self._at_work(states.shape[0])
         if prefix is None:
             return self.base_layer(*args, **kwargs)
         assert self.attend is not None, "checked before the prefix was added"

@@ -245,6 +245,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "CLIP vision": Architecture(
         hf.CLIPVisionModel, hf.CLIPVisionConfig, CLIP_VISION, batch=image_batch
     ),
+    "SigLIP vision": Architecture(
+        hf.SiglipVisionModel, hf.SiglipVisionConfig, IMAGE, batch=image_batch
+    ),
     "CLIP": Architecture(
         hf.CLIPModel,
         hf.CLIPConfig,
