@@ -1,7 +1,8 @@
-"""The pretrained model and its tokenizer: loaded once, copied for every training.
+"""The pretrained model and its tokenizer: loaded once, and lent to every training.
 
-A copy gets its task head drawn from the training's seed, and the parts that a method asks for:
-a PEFT configuration (ours or any other), only the head, or all weights.
+A training gets a model of its own that shares the frozen weights, with its task head drawn from
+the training's seed and the parts that a method asks for: a PEFT configuration (ours or any other),
+only the head, or, with weights of its own, all of them.
 
 Imports `errors` and `tasks`; imported by `training`.
 """
@@ -10,7 +11,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
@@ -73,20 +74,23 @@ class Pretrained:
         return cls(name, model.eval(), tokenizer, head)
 
     def fresh(self, method: Method, *, seed: int) -> nn.Module:
-        """Returns a copy of the model made ready for training by ``method``.
+        """Returns a model made ready for training by ``method``.
+
+        It shares every weight that the method leaves frozen with all others, so nothing is copied
+        that no training changes, and moving one to a device moves them all.
 
         Args:
             method: A PEFT configuration, `LINEAR_PROBE` or `FULL_FINE_TUNING`.
             seed: Seed of torch's global generator, which draws the head and the new parts.
         """
-        model = copy.deepcopy(self.model)
+        shared = {} if method == FULL_FINE_TUNING else self._frozen()
+        model = copy.deepcopy(self.model, shared).requires_grad_(method == FULL_FINE_TUNING)
         torch.manual_seed(seed)
         for name in self.head:
             self._draw(model.get_submodule(name))
         if isinstance(method, PeftConfig):
             return get_peft_model(model, self._for_task(method))
         if method == LINEAR_PROBE:
-            model.requires_grad_(False)
             for name in self.head:
                 model.get_submodule(name).requires_grad_(True)
         return model
@@ -119,6 +123,14 @@ class Pretrained:
         with init_empty_weights():
             model: PreTrainedModel = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
         return int(model.num_parameters())
+
+    def _frozen(self) -> dict[int, Any]:
+        # A memo of `deepcopy`: what it holds is taken as it is. Not the buffers: some change.
+        return {
+            id(parameter): parameter
+            for name, parameter in self.model.named_parameters()
+            if not self._is_head(name)
+        }
 
     def _draw(self, module: nn.Module) -> None:
         std = getattr(self.model.config, "initializer_range", HEAD_STD)

@@ -1,7 +1,7 @@
 """The training of one configuration: (method, learning rate, seed) -> model -> Outcome.
 
 A `Training` is the objective of a search: call it with a configuration. It loads the base model
-and tokenises the data once, when they are first needed; each training gets a copy of the model.
+and tokenises the data once, when they are first needed; all trainings share the frozen weights.
 Accelerate chooses the device and the precision (`accelerate launch --mixed_precision bf16 ...`);
 every process trains its own model.
 
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
 from transformers import (
     DataCollatorWithPadding,
@@ -41,6 +42,8 @@ EVALUATION_BATCH_SIZE = 128
 # keep the order of training random
 BATCHES_SORTED_TOGETHER = 25
 STEPS_BETWEEN_CHECKS = 20
+# of a plan: what costs time or memory and leaves results as they are
+WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing")
 
 Observer = Callable[[nn.Module, int], None]
 SplitName = Literal["train", "dev", "test"]
@@ -60,6 +63,9 @@ class TrainingPlan:
         weight_decay: AdamW's.
         warmup_fraction: Share of the steps in which the rate rises, [0, 1].
         max_grad_norm: Gradients are scaled down to at most this norm.
+        micro_batch_size: Examples that go through the model at once, of the `batch_size` of a
+            step; None for all. A training that runs out of memory halves it and starts again.
+        gradient_checkpointing: Whether activations are computed twice rather than kept.
     """
 
     num_epochs: float = 3.0
@@ -70,6 +76,8 @@ class TrainingPlan:
     weight_decay: float = 0.0
     warmup_fraction: float = 0.1
     max_grad_norm: float = 1.0
+    micro_batch_size: int | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "learning_rate", "max_grad_norm"):
@@ -77,6 +85,10 @@ class TrainingPlan:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)!r}.")
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"max_steps must be at least 1 or None, got {self.max_steps!r}.")
+        if self.micro_batch_size is not None and self.micro_batch_size < 1:
+            raise ConfigError(
+                f"micro_batch_size must be at least 1 or None, got {self.micro_batch_size!r}."
+            )
         if not 0 <= self.warmup_fraction <= 1:
             raise ConfigError(f"warmup_fraction must be in [0, 1], got {self.warmup_fraction!r}.")
 
@@ -107,6 +119,7 @@ class Training:
         self.seed = seed
         self.accelerator = Accelerator()
         self._tokenised: dict[str, list[Example]] = {}
+        self._micro_batch_size = self.plan.micro_batch_size
 
     @cached_property
     def pretrained(self) -> Pretrained:
@@ -170,10 +183,16 @@ class Training:
         Raises:
             TrainingError: The loss became infinite or NaN.
         """
-        set_seed(seed)
-        model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
-        self._fit(model, learning_rate or self.plan.learning_rate, seed, observe)
-        return model
+        rate = learning_rate or self.plan.learning_rate
+        while True:
+            set_seed(seed)
+            model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
+            try:
+                self._fit(model, rate, seed, observe)
+            except RuntimeError as error:
+                self._halve_micro_batch(error)
+            else:
+                return model
 
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
         """Returns the metric and loss of ``model`` on a split."""
@@ -209,7 +228,7 @@ class Training:
             "model": self.model,
             "num_base_params": Pretrained.num_base_params(self.model_config),
             "task": self.task.about(),
-            "plan": asdict(self.plan),
+            "plan": {n: v for n, v in asdict(self.plan).items() if n not in WITHOUT_EFFECT},
             "seed": self.seed,
             "mixed_precision": self.accelerator.mixed_precision,
         }
@@ -227,13 +246,13 @@ class Training:
         schedule = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
             optimizer, round(plan.warmup_fraction * num_steps), num_steps
         )
+        if plan.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         model.train()
         for step, rows in enumerate(itertools.islice(self._rows(seed), num_steps)):
-            with accelerator.autocast():
-                loss = model(**self._batch([examples[row] for row in rows])).loss
+            loss = self._backward(model, [examples[row] for row in rows])
             if step % STEPS_BETWEEN_CHECKS == 0 or step == num_steps - 1:
                 _check_finite(loss, step, learning_rate)
-            accelerator.backward(loss)
             accelerator.clip_grad_norm_(trained, plan.max_grad_norm)
             optimizer.step()
             schedule.step()
@@ -243,6 +262,29 @@ class Training:
                 model.train()
         # Accelerate keeps every optimizer that it prepared until it is told to let go
         accelerator.free_memory()
+
+    def _backward(self, model: nn.Module, examples: list[Example]) -> Tensor:
+        """Adds the gradient of the mean loss over the examples; returns that loss."""
+        size = self._micro_batch_size or len(examples)
+        losses = []
+        for start in range(0, len(examples), size):
+            part = examples[start : start + size]
+            with self.accelerator.autocast():
+                loss = model(**self._batch(part)).loss * (len(part) / len(examples))
+            self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _halve_micro_batch(self, error: RuntimeError) -> None:
+        size = self._micro_batch_size or self.plan.batch_size
+        self.accelerator.free_memory()
+        if size == 1 or not should_reduce_batch_size(error):
+            raise error
+        self._micro_batch_size = size // 2
+        logger.warning(
+            "Out of memory; training again with %d examples at once.", self._micro_batch_size
+        )
+        clear_device_cache(garbage_collection=True)
 
     def _examples(self, split: SplitName) -> list[Example]:
         if split not in self._tokenised:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -102,7 +103,7 @@ def test_a_trained_model_is_saved_with_its_head(training, tmp_path):
 
 def test_a_diverging_loss_is_an_error_with_advice(training, monkeypatch):
     monkeypatch.setattr(
-        torch.nn.functional, "cross_entropy", lambda *_, **__: torch.tensor(math.nan)
+        torch.nn.functional, "cross_entropy", lambda logits, *_, **__: logits.sum() * math.nan
     )
     with pytest.raises(TrainingError, match=r"nan at step 0 with learning rate 0\.01"):
         training(CONFIG, learning_rate=1e-2)
@@ -159,3 +160,65 @@ def test_an_observer_sees_every_step_and_changes_nothing(training):
     assert len(set(losses.values())) > 1
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter, observed.get_parameter(name)), name
+
+
+def test_trainings_share_the_frozen_weights_and_change_none(training):
+    base = {name: p.clone() for name, p in training.pretrained.model.named_parameters()}
+    models = [training.train(method, seed=0) for method in (CONFIG, LINEAR_PROBE, LoraConfig(r=2))]
+    full = training.train(FULL_FINE_TUNING, learning_rate=1e-2, seed=0)
+    for name, parameter in training.pretrained.model.named_parameters():
+        assert torch.equal(parameter, base[name]), name
+        if name.startswith("bert.encoder"):
+            assert parameter.data_ptr() != full.get_parameter(name).data_ptr()
+    shared = {p.data_ptr() for p in training.pretrained.model.bert.parameters()}
+    for model in models:
+        assert shared <= {parameter.data_ptr() for parameter in model.parameters()}
+
+
+def test_micro_batches_and_checkpointing_leave_the_result_as_it_is(training):
+    for change in ({"micro_batch_size": 3}, {"gradient_checkpointing": True}):
+        plan = dataclasses.replace(PLAN, **change)
+        # dropout draws other numbers when the batch is divided
+        other = Training(training.pretrained.name, training.task, plan)
+        for module in (training.pretrained.model, other.pretrained.model):
+            for dropout in module.modules():
+                if isinstance(dropout, torch.nn.Dropout):
+                    dropout.p = 0.0
+            module.config.attention_probs_dropout_prob = 0.0
+        expected = training(CONFIG, learning_rate=1e-2)
+        assert other(CONFIG, learning_rate=1e-2).loss == pytest.approx(expected.loss, abs=1e-4)
+
+
+def test_what_changes_no_result_is_no_fact_of_a_run(tiny_folder, tiny_task):
+    plan = dataclasses.replace(PLAN, micro_batch_size=2, gradient_checkpointing=True)
+    assert Training(tiny_folder, tiny_task, plan).about() == (
+        Training(tiny_folder, tiny_task, PLAN).about()
+    )
+
+
+def test_running_out_of_memory_halves_what_goes_through_at_once(tiny_folder, tiny_task):
+    training = Training(tiny_folder, tiny_task, PLAN)
+    seen = []
+
+    def forget(module, args, options):
+        size = len(options["input_ids"])
+        seen.append(size)
+        if size > 2:
+            raise RuntimeError("CUDA out of memory.")
+
+    training.pretrained.model.register_forward_pre_hook(forget, with_kwargs=True)
+    model = training.train(CONFIG, seed=0)
+    assert sorted(set(seen)) == [2, 4, 8]
+    assert seen[:3] == [8, 4, 2]
+    assert model is not None
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_folder, tiny_task):
+    training = Training(tiny_folder, tiny_task, PLAN)
+
+    def fail(module, args):
+        raise RuntimeError("no such kernel")
+
+    training.pretrained.model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        training.train(CONFIG, seed=0)
