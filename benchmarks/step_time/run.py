@@ -103,7 +103,10 @@ class Cell:
         with self._start(MAIN) as main, self._start(OTHER) as other:
             processes = {MAIN: main, OTHER: other}
             for name, process in processes.items():
-                self.facts[f"{name} environment"] = process.ask("open", **self._settings())
+                answer = process.ask("open", **self._settings())
+                if "error" in answer:
+                    raise SystemExit(f"The worker in the {name} environment: {answer['error']}.")
+                self.facts[f"{name} environment"] = answer
             keys = list(self._load_all(processes))
             rng = random.Random(0)
             warmups = 2 if self.args.compile else 1
