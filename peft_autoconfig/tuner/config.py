@@ -3,9 +3,10 @@
 What a person writes, PEFT stores as JSON and the search proposes. A configuration of one part
 means the same as an `AutoPEFTConfig` with only that part (`joined`), so one tuner serves them all.
 
-Imports `errors`, `fields`; imported by `methods`, the sites, `model` and `space`.
+Imports `errors`, `checkpoint`, `fields`; imported by `methods`, the sites, `model` and `space`.
 """
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from peft import PeftConfig
 from peft.utils import PeftType
 
 from ..errors import ConfigError
+from .checkpoint import check_file
 from .fields import (
     check_activation,
     check_init_weights,
@@ -103,6 +105,27 @@ class LayerwiseConfig(PeftConfig):
         self.target_modules = check_modules(self.target_modules, "target_modules")
         self.exclude_modules = check_modules(self.exclude_modules, "exclude_modules")
         check_init_weights(self.init_weights)
+
+    # whether the weights that belong to this configuration are still to be loaded
+    awaits_weights = False
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> Any:
+        """Returns a saved configuration, as PEFT's; a damaged file of weights beside it raises."""
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        check_file(os.path.join(pretrained_model_name_or_path, subfolder or ""))
+        config.awaits_weights = True
+        return config
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Saves the configuration, as PEFT's; a model card beside it gets the import it needs."""
+        super().save_pretrained(save_directory, **kwargs)
+        # Late, since a configuration need not know of cards before it is saved.
+        from ..exchange.model_card import add_usage
+
+        add_usage(save_directory)
 
     @abstractmethod
     def joined(self) -> "AutoPEFTConfig":

@@ -16,10 +16,11 @@ from peft.tuners.tuners_utils import (
     _maybe_include_all_linear_layers,
     check_target_module_exists,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .bottleneck import FeedForwardSite, PostNormSite
+from .checkpoint import check_weights, take_off
 from .config import LayerwiseConfig
 from .plan import Kind, SitePlan, is_wanted, make_plan
 from .prefix import AttentionSite
@@ -59,6 +60,28 @@ class _LayerwiseTuner(BaseTuner):
             if hasattr(config, name):
                 setattr(config, name, 0)
 
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls,
+        model: nn.Module,
+        config: LayerwiseConfig,  # type: ignore[override]
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Returns saved weights by the model's names for them, after a check that they fit."""
+        remapped = super()._remap_adapter_state_dict_for_load(
+            model, config, adapter_name, state_dict
+        )
+        try:
+            check_weights(model, adapter_name, remapped)
+        except ConfigError:
+            if config.awaits_weights:
+                tuner = getattr(model, "base_model", None)
+                take_off(model, adapter_name, getattr(tuner, "_trained", []))
+            raise
+        config.awaits_weights = False
+        return remapped
+
     def _sites(self) -> list[Site]:
         return [module for module in self.model.modules() if isinstance(module, Site)]
 
@@ -66,6 +89,8 @@ class _LayerwiseTuner(BaseTuner):
         return peft_config
 
     def _prepare_model(self, peft_config: LayerwiseConfig, model: nn.Module) -> None:  # type: ignore[override]
+        if not hasattr(self, "_trained"):
+            self._trained = [n for n, p in model.named_parameters() if p.requires_grad]
         _maybe_include_all_linear_layers(peft_config, model)
         self._plan = make_plan(model, peft_config)
 

@@ -105,7 +105,7 @@ def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
     lists: dict[str, nn.Module] = {}
     for name, module in _below(model):
         if isinstance(module, nn.ModuleList) and module not in lists.values():
-            if len({type(layer) for layer in module}) == 1 and all(map(_attentions, module)):
+            if len({type(layer) for layer in module}) == 1 and all(map(_has_attention, module)):
                 lists[name] = module
     stacks = []
     for name, module in lists.items():
@@ -113,6 +113,10 @@ def _find_stacks(model: nn.Module) -> list[tuple[_Found, int]]:
             holders = [len(m) for n, m in lists.items() if name.startswith(f"{n}.")]  # type: ignore[arg-type]
             stacks.append((_Found(name, module), holders[-1] if holders else 0))
     return stacks
+
+
+def _has_attention(layer: nn.Module) -> bool:
+    return not is_attention(_unwrap(layer)) and bool(_attentions(layer))
 
 
 def _repeats(layer: nn.Module, num_groups: int) -> int:
@@ -124,9 +128,9 @@ def _repeats(layer: nn.Module, num_groups: int) -> int:
 def _find_places(layer: _Found, repeats: int) -> LayerPlaces:
     parts = list(_parts(layer))
     of_attention = [part for part in parts if _attentions(part.module)]
-    of_feed_forward = [
-        part for part in parts if part not in of_attention and _num_matrices(part.module)
-    ]
+    of_feed_forward = _without_asides(
+        [part for part in parts if part not in of_attention and _num_matrices(part.module)]
+    )
     attention = next(a for part in of_attention for a in _attentions(part.module, part.name))
     hidden_size = _hidden_size(layer)
     feed_forward, first_module, ends_in_norm = _feed_forward(layer, of_feed_forward, hidden_size)
@@ -148,25 +152,37 @@ def _feed_forward(
     # The module to wrap, the module to tap, and whether the first of them is a norm.
     if len(parts) == 1:
         part = _without_residual(parts[0])
-        if _num_matrices(part.module) > 1:
+        first = next(_projections(part), None)
+        fits = first is None or linear_sizes(first.module)[0] == hidden_size
+        if fits and _num_matrices(part.module) > 1:
             return part.name, None, False
     if len(parts) > 1:
-        first, last = parts[0], parts[-1]
+        tapped, last = parts[0], parts[-1]
         norms = [n for n, child in _unwrap(last.module).named_children() if _is_norm(child)]
         if len(parts) == 2 and len(norms) == 1:
-            return f"{last.name}.{norms[0]}", first.name, True
-        ends = [list(_projections(part)) for part in (first, last)]
+            return f"{last.name}.{norms[0]}", tapped.name, True
+        ends = [list(_projections(part)) for part in (tapped, last)]
         if len(ends[0]) == len(ends[1]) == 1:
             (begin,), (end,) = ends
             (width, inner), (last_inner, out) = map(linear_sizes, (begin.module, end.module))
             # a gated layer may compute its gate by the first module as well
             if width == out == hidden_size and inner % last_inner == 0:
-                return end.name.removesuffix(".base_layer"), first.name, False
+                return end.name.removesuffix(".base_layer"), tapped.name, False
     found = {part.name.removeprefix(f"{layer.name}."): type(part.module).__name__ for part in parts}
     raise PlacementError(
         f"Expected in each layer, beside its attention, one feed-forward module, or several of "
         f"which the last ends in a norm or is one linear module; found {found} in {layer.name} "
         f"({type(layer.module).__name__})."
+    )
+
+
+def _without_asides(parts: list[_Found]) -> list[_Found]:
+    # beside its feed-forward module, a layer may hold linear ones for other ends (Gemma 4's gates)
+    whole = [part for part in parts if _num_matrices(part.module) > 1]
+    return (
+        whole
+        if len(whole) == 1 and all(_is_linear(p.module) for p in parts if p not in whole)
+        else parts
     )
 
 
@@ -207,11 +223,16 @@ def _projections(part: _Found) -> Iterator[_Found]:
 
 
 def _hidden_size(layer: _Found) -> int:
-    # The norms of a layer are as wide as its residual stream; those inside the attention are not.
-    inside = {f"{name}." for name in _attentions(layer.module)}
-    for name, module in _below(layer.module):
-        if _is_norm(module) and not any(name.startswith(prefix) for prefix in inside):
-            return int(module.weight.shape[0])  # type: ignore[index]
+    # The norms of a layer are as wide as its residual stream; those deeper inside may not be.
+    inside = tuple(f"{name}." for name in _attentions(layer.module))
+    norms = {
+        name: module
+        for name, module in _below(layer.module)
+        if _is_norm(module) and not name.startswith(inside)
+    }
+    if norms:
+        outermost = min(norms, key=lambda name: name.count("."))
+        return int(norms[outermost].weight.shape[0])  # type: ignore[index]
     for projection in _projections(layer):
         return linear_sizes(projection.module)[0]
     raise PlacementError(

@@ -129,21 +129,26 @@ class AttentionSite(Site):
 
 
 def _row_by_row(
-    states: list[tuple[Tensor, Tensor]], rows: list[Tensor | None], num_rows: int
+    states: list[tuple[Tensor, Tensor]], rows: list[list[int] | None], num_rows: int
 ) -> PrefixStates:
     # One prefix after the other, the last with no position at all, and which of them a row has.
-    lengths = torch.tensor([*(key.shape[1] for key, _ in states), 0])
-    chosen = torch.full((num_rows,), len(states))
+    # All in Python's numbers, so that nothing hangs on what a tensor holds and compiling goes on.
+    lengths = [*(key.shape[1] for key, _ in states), 0]
+    chosen = [len(states)] * num_rows
     for i, indices in enumerate(rows):
-        chosen[slice(None) if indices is None else indices] = i
-    longest = int(lengths[chosen].max())
-    visible = torch.arange(longest) < lengths[chosen][:, None]
+        for row in range(num_rows) if indices is None else indices:
+            chosen[row] = i
+    wanted = [lengths[i] for i in chosen]
+    longest = max(wanted)
     none = torch.zeros_like(states[0][0][:, :0])
     device = none.device
     key, value = (
         torch.stack([F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in (*parts, none)])
         for parts in zip(*states, strict=True)
     )
-    chosen = chosen.to(device)
-    seen = None if visible.all() else visible.to(device)
-    return PrefixStates(key[chosen], value[chosen], seen)
+    visible = None
+    if min(wanted) < longest:
+        positions = torch.arange(longest, device=device)
+        visible = positions < torch.tensor(wanted, device=device)[:, None]
+    index = torch.tensor(chosen, device=device)
+    return PrefixStates(key[index], value[index], visible)

@@ -87,7 +87,7 @@ class Site(nn.Module, BaseTunerLayer):
 
     def shares(
         self, held: Container[str], num_rows: int, *, flat: bool = False
-    ) -> list[tuple[str, Tensor | None]]:
+    ) -> list[tuple[str, list[int] | None]]:
         """Returns which adapters are at work, and on which rows of a tensor.
 
         Args:
@@ -114,7 +114,7 @@ class Site(nn.Module, BaseTunerLayer):
             )
         rows = [name for name in self.batch_adapters for _ in range(repeats)]
         return [
-            (name, torch.tensor([i for i, other in enumerate(rows) if other == name]))
+            (name, [i for i, other in enumerate(rows) if other == name])
             for name in dict.fromkeys(rows)
             if name in held
         ]
@@ -138,8 +138,8 @@ class Site(nn.Module, BaseTunerLayer):
             if rows is None:
                 total = total + output(name, x).to(total.dtype)
             else:
-                rows = rows.to(x.device)
-                total = total.index_add(0, rows, output(name, x[rows]).to(total.dtype))
+                index = torch.tensor(rows, device=x.device)
+                total = total.index_add(0, index, output(name, x[index]).to(total.dtype))
         return total
 
     def enable_adapters(self, enabled: bool) -> None:

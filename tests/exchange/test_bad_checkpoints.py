@@ -28,8 +28,6 @@ PARTS = {
         init_weights=False,
     ),
 }
-# the tuner takes what PEFT's loading gives it, without a check of its own
-UNCHECKED = pytest.mark.xfail(strict=True, reason="PEFT changes the model before it looks")
 
 
 @pytest.fixture(params=sorted(PARTS))
@@ -105,7 +103,6 @@ CHANGES = {
 }
 
 
-@UNCHECKED
 @pytest.mark.parametrize("options", [{}, {"low_cpu_mem_usage": True}, {"is_trainable": True}])
 @pytest.mark.parametrize("name", CHANGES)
 def test_weights_that_do_not_fit(saved, name, options):
@@ -119,7 +116,6 @@ def test_weights_that_do_not_fit(saved, name, options):
     )
 
 
-@UNCHECKED
 def test_weights_of_a_wider_model(saved):
     check_untouched(
         tiny_bert(hidden_size=64),
@@ -129,7 +125,6 @@ def test_weights_of_a_wider_model(saved):
     )
 
 
-@UNCHECKED
 def test_weights_of_another_architecture(saved):
     check_untouched(
         tiny_llama(),
@@ -139,7 +134,6 @@ def test_weights_of_another_architecture(saved):
     )
 
 
-@UNCHECKED
 def test_weights_of_a_model_with_a_head(saved):
     check_untouched(
         tiny_bert_classifier(),
@@ -157,7 +151,6 @@ DAMAGES = {
 }
 
 
-@UNCHECKED
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights(saved, damage):
     file = saved / WEIGHTS
@@ -202,7 +195,6 @@ def test_impossible_fields(tmp_path, name):
     )
 
 
-@UNCHECKED
 def test_other_sizes_than_the_config_says(tmp_path):
     folder = save(tmp_path, copy.deepcopy(PARTS["all"]))
     change_config(folder, serial_bottleneck_size=5)
@@ -211,7 +203,6 @@ def test_other_sizes_than_the_config_says(tmp_path):
     )
 
 
-@UNCHECKED
 @pytest.mark.parametrize("name", ["shape", "unexpected name", "missing"])
 def test_a_second_adapter_that_does_not_fit_leaves_the_first(saved, name, batch):
     change, message = CHANGES[name]

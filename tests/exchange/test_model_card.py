@@ -37,6 +37,12 @@ def test_the_section_on_getting_started_is_filled(tmp_path):
     assert kept <= set(lines_of(after))
 
 
+def test_saving_a_model_adds_it(tmp_path):
+    assert IMPORT in save(tmp_path / "one").text
+    assert IMPORT in save(tmp_path / "two", adapter_name="other").text
+    assert IMPORT not in save(tmp_path / "three", LoraConfig()).text
+
+
 def test_it_is_added_once(tmp_path):
     save(tmp_path)
     add_usage(tmp_path)
