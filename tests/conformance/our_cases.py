@@ -36,7 +36,10 @@ METHODS: dict[str, tuple[type, dict[str, Any]]] = {
     "projected": (LayerPrefixConfig, {"prefix_length": 4, "projection_size": 8}),
     "low-rank": (LowRankConfig, {"rank": 4}),
     "no-prefix": (AutoPEFTConfig, ALL_BUT_PREFIX),
-    "all": (AutoPEFTConfig, {**ALL_BUT_PREFIX, "prefix_length": 4}),
+    "all": (
+        AutoPEFTConfig,
+        {**ALL_BUT_PREFIX, "prefix_length": 4, "parallel_scale": "learned"},
+    ),
 }
 # Those that can stand around a module of any model, there being no attention for a prefix.
 ON_MODULES = {name: row for name, row in METHODS.items() if "prefix_length" not in row[1]}
