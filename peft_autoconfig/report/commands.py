@@ -7,6 +7,7 @@ Imports `findings` and `run`; imported by `page`.
 
 import json
 import shlex
+from dataclasses import fields
 from typing import Any
 
 from ..run.folder import CONFIG_FIELDS
@@ -111,8 +112,10 @@ def train_command(findings: Findings, member: TrialRecord) -> str | None:
 
 def config_code(member: TrialRecord) -> str:
     """Returns Python code that makes a member's configuration without the run folder."""
+    assert member.config is not None
+    defaults = {field.name: field.default for field in fields(member.config)}
     given = {name: getattr(member.config, name) for name in CONFIG_FIELDS}
-    given = {name: value for name, value in given.items() if value not in (0, None)}
+    given = {name: value for name, value in given.items() if value != defaults[name]}
     arguments = "".join(f"    {name}={value!r},\n" for name, value in given.items())
     return f"from peft_autoconfig import AutoPEFTConfig\n\nAutoPEFTConfig(\n{arguments})"
 

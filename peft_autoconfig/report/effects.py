@@ -31,6 +31,8 @@ NUM_FOLDS = 10
 NUM_MADE_UP = 3
 NUM_DRAWS = 64
 MAX_POINTS = 1500  # of the joint draws, whose cost grows with the cube
+MAX_TRIALS = 400  # that the models are fitted on, for the same reason
+NUM_TREES = 24  # of fANOVA; 64, its default, take longer than all else together
 INTERVAL = (0.1, 0.5, 0.9)  # an 80 % interval round the median
 
 
@@ -70,7 +72,7 @@ class Effects:
 
     Attributes:
         choices: The choices that have more than one level, the strongest first.
-        num_trials: Complete trials behind it.
+        num_trials: Complete trials behind it, at most `MAX_TRIALS`.
         held_out: Share of the variance of held-out trials that the model explains: 1 is all, 0
             or less is none.
         chance: The largest move of a made-up choice, which a real one should exceed.
@@ -98,6 +100,7 @@ def choice_effects(
     """
     if len(records) < FEWEST_TRIALS or len({record.score for record in records}) == 1:
         return None
+    records = [records[i] for i in _evenly(len(records), MAX_TRIALS)]
     X = np.array([space.encode_params(_params(space, record)) for record in records])
     Y = torch.tensor([record.score for record in records], dtype=torch.float64)
     made_up = np.random.default_rng(seed).integers(2, size=(len(X), NUM_MADE_UP)).astype(float)
@@ -140,7 +143,7 @@ def _moves(
     levels = [*space.dimensions.values(), *[(0.0, 1.0)] * NUM_MADE_UP]
     changes = [(i, k) for i, values in enumerate(levels) for k in range(len(values))]
     changes = [(i, k) for i, k in changes if len(levels[i]) > 1]
-    base = _thinned(inputs, max(4, MAX_POINTS // (len(changes) + 1)))
+    base = inputs[_evenly(len(inputs), max(4, MAX_POINTS // (len(changes) + 1)))]
     blocks = [base, *(_set(base, i, k / (len(levels[i]) - 1)) for i, k in changes)]
     points = np.concatenate(blocks)
     counts = space.count_params(points[:, : len(space.dimensions)])
@@ -170,12 +173,9 @@ def _set(points: NDArray[np.float64], dimension: int, value: float) -> NDArray[n
     return changed
 
 
-def _thinned(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
-    """Returns at most so many of the points, evenly spaced in their order."""
-    if len(points) <= most:
-        return points
-    kept: NDArray[np.float64] = points[np.linspace(0, len(points) - 1, most).round().astype(int)]
-    return kept
+def _evenly(number: int, most: int) -> list[int]:
+    """Returns the indices of at most ``most`` of a number of things, evenly spaced."""
+    return sorted({round(i) for i in np.linspace(0, number - 1, min(number, most))})
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -213,9 +213,10 @@ def _fanova(space: SearchSpace, records: Sequence[TrialRecord], seed: int) -> di
                 value=record.score,
             )
         )
+    evaluator = FanovaImportanceEvaluator(n_trees=NUM_TREES, seed=seed)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+            return get_param_importances(study, evaluator=evaluator)
     except (ValueError, RuntimeError):  # no choice varied
         return {}

@@ -14,7 +14,7 @@ from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, EMPTY, FRONT, INK, log_axis, style
 from .progress import Step
 from .score_figures import HOVER
-from .words import escaped, hover_text, label, score
+from .words import escaped, hover_text, label, part_name, score
 
 __all__ = [
     "curve_figure",
@@ -46,7 +46,7 @@ def layers_figure(findings: Findings, records: Sequence[TrialRecord]) -> go.Figu
     figure = go.Figure(
         go.Heatmap(
             x=[str(layer) for layer in range(num_layers)],
-            y=[escaped(name) for name in names],
+            y=[part_name(name) for name in names],
             z=[[len(cell) for cell in row] for row in cells],
             text=[[str(len(cell) or "") for cell in row] for row in cells],
             customdata=[
@@ -210,7 +210,7 @@ def seconds_figure(findings: Findings) -> go.Figure:
 
 def _cell_text(name: str, layer: int, cell: Sequence[str], total: int) -> str:
     shown = [*cell[:8], f"and {len(cell) - 8} more"] if len(cell) > 9 else cell
-    head = f"<b>{escaped(name)}, layer {layer}</b><br>{len(cell)} of {total}"
+    head = f"<b>{part_name(name)}, layer {layer}</b><br>{len(cell)} of {total}"
     return "<br>".join([head, *shown])
 
 

@@ -119,7 +119,7 @@ def _front(findings: Findings) -> dict[str, Any]:
         "front": bool(findings.front),
         "has_repeats": bool(findings.repeats),
         "groups": groups,
-        "parts": findings.parts,
+        "parts": [(part, words.part_name(part)) for part in findings.parts],
         "members": [_member(findings, member) for member in findings.front],
         "seeds": max((len(r.test.values) for r in findings.repeats), default=0),
         "num_complete": len(findings.complete),
@@ -160,7 +160,10 @@ def _grid(findings: Findings, member: TrialRecord) -> list[dict[str, Any]]:
     num_layers = findings.space.num_layers
     placed = placed_parts(member, num_layers)
     rows = [
-        {"part": name, "sizes": [placed.get(i, {}).get(name, 0) for i in range(num_layers)]}
+        {
+            "part": words.part_name(name),
+            "sizes": [placed.get(i, {}).get(name, 0) for i in range(num_layers)],
+        }
         for name in findings.parts
     ]
     return [row for row in rows if any(row["sizes"])]

@@ -21,7 +21,7 @@ from .findings import Findings, placed_parts
 from .palette import BASELINE, DOMINATED, EMPTY, FRONT, GRID, INK, LINE, MUTED, PAPER, REPEAT
 from .progress import Step
 from .repeats import Repeat
-from .words import label, label_sides
+from .words import label, label_sides, part_name
 
 __all__ = ["write_pictures"]
 
@@ -140,7 +140,7 @@ def _layers(findings: Findings) -> Figure:
                     column + 0.5, row + 0.5, str(number), ha="center", va="center", color=color
                 )
     axes.set_xticks([i + 0.5 for i in range(num_layers)], [str(i) for i in range(num_layers)])
-    axes.set_yticks([i + 0.5 for i in range(len(names))], names)
+    axes.set_yticks([i + 0.5 for i in range(len(names))], [part_name(name) for name in names])
     axes.set_xlabel(f"layer; how many of the front's {len(placed)} use the part there")
     axes.invert_yaxis()
     _bare(axes)

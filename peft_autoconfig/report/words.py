@@ -21,6 +21,7 @@ __all__ = [
     "hover_text",
     "label",
     "label_sides",
+    "part_name",
     "repeat_text",
     "score",
     "spread",
@@ -33,6 +34,11 @@ LABELS = {
     "lora_rank": "LoRA rank",
     "learning_rate": "learning rate",
 }
+
+
+def part_name(part: str) -> str:
+    """Returns how a part is called in print."""
+    return "LoRA" if part == "lora" else part
 
 
 def label(name: str) -> str:
@@ -68,7 +74,7 @@ def described(record: TrialRecord, num_layers: int) -> str:
     """Returns a configuration in words, such as "serial 1 in layers 2-5"."""
     groups: dict[str, list[int]] = {}
     for layer, parts in placed_parts(record, num_layers).items():
-        sizes = " + ".join(f"{part} {size}" for part, size in parts.items())
+        sizes = " + ".join(f"{part_name(part)} {size}" for part, size in parts.items())
         groups.setdefault(sizes, []).append(layer)
     return "; ".join(f"{sizes} in {_layers(found, num_layers)}" for sizes, found in groups.items())
 

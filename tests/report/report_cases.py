@@ -10,6 +10,7 @@ import pytest
 from peft import LoraConfig, PeftConfig
 
 from peft_autoconfig.outcome import Outcome
+from peft_autoconfig.report import write_report
 from peft_autoconfig.report.findings import Findings, read_findings
 from peft_autoconfig.search import Search
 from peft_autoconfig.space import SearchSpace
@@ -146,6 +147,18 @@ def hostile_run(parent: Path) -> Path:
     stored["evaluations"] += evaluations(HOSTILE, 1e-3, 50_000, [0.5, 0.6])
     file.write_text(json.dumps(stored))
     return search.folder.path
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the finished run."""
+    return write_report(whole_run, tmp_path_factory.mktemp("whole") / "new" / "page.html")
+
+
+@pytest.fixture(scope="session")
+def hostile_page(hostile_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the run with hostile names."""
+    return write_report(hostile_run, tmp_path_factory.mktemp("hostile") / "page.html")
 
 
 @pytest.fixture(scope="session")

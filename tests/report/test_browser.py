@@ -65,14 +65,9 @@ class Visit:
         self.page.locator(selector).set_checked(checked, force=True)
 
 
-@pytest.fixture(scope="module")
-def file(whole_run, tmp_path_factory):
-    return write_report(whole_run, tmp_path_factory.mktemp("page") / "page.html")
-
-
 @pytest.fixture
-def visit(browser, file):
-    visit = Visit(browser, file)
+def visit(browser, whole_page):
+    visit = Visit(browser, whole_page)
     yield visit
     assert visit.complaints == []
     assert visit.requests == [visit.url]  # nothing but the file itself
@@ -202,10 +197,9 @@ def test_the_table_of_trials_is_sorted(visit, findings):
 
 
 @pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("run", ["whole_run", "hostile_run"])
-def test_nothing_is_too_wide_and_nothing_of_the_run_runs(browser, run, options, request, tmp_path):
-    file = write_report(request.getfixturevalue(run), tmp_path / "page.html")
-    visit = Visit(browser, file, **options)
+@pytest.mark.parametrize("name", ["whole_page", "hostile_page"])
+def test_nothing_is_too_wide_and_nothing_of_the_run_runs(browser, name, options, request):
+    visit = Visit(browser, request.getfixturevalue(name), **options)
     visit.page.wait_for_selector("#front .main-svg")
     for details in visit.page.locator("details").all():
         details.evaluate("element => element.open = true")
@@ -218,9 +212,9 @@ def test_nothing_is_too_wide_and_nothing_of_the_run_runs(browser, run, options, 
     visit.context.close()
 
 
-def test_a_dark_page_has_dark_figures(browser, file):
+def test_a_dark_page_has_dark_figures(browser, whole_page):
     def colors(scheme: str) -> tuple[str, str]:
-        visit = Visit(browser, file, color_scheme=scheme)
+        visit = Visit(browser, whole_page, color_scheme=scheme)
         visit.page.wait_for_selector("#front .main-svg")
         found = visit.page.evaluate(
             """[getComputedStyle(document.body).backgroundColor,

@@ -107,6 +107,7 @@ def test_the_code_of_each_winner_gives_that_winner(findings):
         assert "serial" in str(names["model"]) or member.config.serial_bottleneck_size == 0
         head, _, call = commands.config_code(member).rpartition("\n\n")
         exec(head, names)
+        assert "lora" not in call  # what is at its default is left out
         assert eval(call, names) == AutoPEFTConfig(
             serial_bottleneck_size=member.config.serial_bottleneck_size,
             parallel_bottleneck_size=member.config.parallel_bottleneck_size,

@@ -47,9 +47,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(whole_run, tmp_path_factory):
-    file = write_report(whole_run, tmp_path_factory.mktemp("out") / "nested" / "page.html")
-    return file, Page(file.read_text(encoding="utf-8"))
+def page(whole_page):
+    return whole_page, Page(whole_page.read_text(encoding="utf-8"))
 
 
 def test_the_page_tells_the_numbers_of_every_winner(page, findings):
@@ -103,10 +102,8 @@ def test_failures_are_told_with_their_reasons(page, findings):
     assert f"{failed} of {len(findings.trials)} trials failed or were refused." in parsed.text
 
 
-def test_text_of_the_run_stays_text(hostile_run, tmp_path):
-    file = write_report(hostile_run, tmp_path / "page.html")
-    raw = file.read_text(encoding="utf-8")
-    parsed = Page(raw)
+def test_text_of_the_run_stays_text(hostile_page):
+    parsed = Page(hostile_page.read_text(encoding="utf-8"))
     assert len(parsed.scripts) == 3
     assert parsed.named("img") == []
     assert "window.hit" not in parsed.scripts[2]
@@ -114,7 +111,7 @@ def test_text_of_the_run_stays_text(hostile_run, tmp_path):
     json.loads(parsed.scripts[0])
     # in figures it is escaped once more, as Plotly reads tags in text
     assert "<img" not in json.dumps(json.loads(parsed.scripts[0]))
-    assert (tmp_path / "page-front.png").read_bytes().startswith(PNG)
+    assert hostile_page.with_name("page-front.png").read_bytes().startswith(PNG)
 
 
 def test_a_search_that_is_going_on_has_a_report(tmp_path):
