@@ -129,8 +129,12 @@ def check_prefix(attention: nn.Module) -> None:
     attention_sizes(attention)
 
 
-def attention_sizes(attention: nn.Module) -> AttentionSizes:
+def attention_sizes(attention: nn.Module, hidden_size: int = 0) -> AttentionSizes:
     """Returns the sizes that a prefix of ``attention`` must have.
+
+    Args:
+        attention: The attention.
+        hidden_size: H; 0 takes the input size of the attention's first linear module for it.
 
     Raises:
         PlacementError: The attention does not tell them.
@@ -143,7 +147,7 @@ def attention_sizes(attention: nn.Module) -> AttentionSizes:
         heads // groups if heads and groups else heads
     )
     linear = next((m for m in attention.modules() if _first_size(m, "in_features", "nx")), None)
-    hidden_size = _first_size(linear, "in_features", "nx")
+    hidden_size = hidden_size or _first_size(linear, "in_features", "nx") or 0
     head_dim = _first_size(
         attention, "head_dim", "attention_head_size", "head_size", "key_value_proj_dim"
     ) or (hidden_size and heads and hidden_size // heads)

@@ -38,7 +38,7 @@ class SitePlan:
     Attributes:
         kind: The kind of its site.
         parts: Sizes of the parts at this site.
-        sizes: Sizes of input and output of the feed-forward sub-layer; (0, 0) at an attention.
+        sizes: Sizes of input and output of the sub-layer; (0, 0) at an attention named as a target.
         first_module: Name of the module whose input is that of the sub-layer, or None.
         projections: label -> name of the linear modules that get low-rank updates.
     """
@@ -87,18 +87,18 @@ def is_wanted(config: LayerwiseConfig, name: str) -> bool:
 def _plan_layer(
     model: nn.Module, config: AutoPEFTConfig, places: LayerPlaces, sizes: LayerSizes
 ) -> Iterator[tuple[str, SitePlan]]:
+    widths = places.hidden_size, places.hidden_size
     projections = _wanted_projections(config, "attention", places.attention_projections)
     parts = LayerSizes(prefix=sizes.prefix, lora=sizes.lora if projections else 0)
     if any(parts) and is_wanted(config, places.attention):
         if parts.prefix:
             check_prefix(_unwrap(model.get_submodule(places.attention)))
-        plan = SitePlan(Kind.ATTENTION, parts, (0, 0), None, projections if parts.lora else {})
+        plan = SitePlan(Kind.ATTENTION, parts, widths, None, projections if parts.lora else {})
         yield places.attention, plan
     projections = _wanted_projections(config, "feed_forward", places.feed_forward_projections)
     parts = sizes._replace(prefix=0, lora=sizes.lora if projections else 0)
     if any(parts) and is_wanted(config, places.feed_forward):
         kind = Kind.POST_NORM if places.ends_in_norm else Kind.FEED_FORWARD
-        widths = places.hidden_size, places.hidden_size
         projections = projections if parts.lora else {}
         yield (
             places.feed_forward,

@@ -35,26 +35,28 @@ class AttentionSite(Site):
 
     Args:
         base_layer: An attention; before it gets a prefix, `check_prefix` must have passed it.
+        hidden_size: H; 0 if it is to be taken from the attention.
     """
 
     adapter_layer_names = (*FLAT, EMBEDDING, *PROJECTIONS)
     # an attention may have no prefix of an adapter, which PEFT must know all the same
     other_param_names = ("autopeft_length",)
 
-    def __init__(self, base_layer: nn.Module) -> None:
+    def __init__(self, base_layer: nn.Module, hidden_size: int = 0) -> None:
         super().__init__(base_layer)
         for name in (*FLAT, EMBEDDING):
             setattr(self, name, nn.ParameterDict())
         for name in PROJECTIONS:
             setattr(self, name, nn.ModuleDict())
         self.autopeft_length: dict[str, int] = {}
+        self.hidden_size = hidden_size
         self.sizes: AttentionSizes | None = None
         self.attend: Attend | None = None
 
     def update_layer(self, adapter_name: str, sizes: LayerSizes, config: AutoPEFTConfig) -> None:
         self.autopeft_length[adapter_name] = sizes.prefix
         if sizes.prefix:
-            self.sizes = attention_sizes(self.base_layer)
+            self.sizes = attention_sizes(self.base_layer, self.hidden_size)
             self.attend = find_way(self.base_layer)
             show_view(self.base_layer)
             self._add(adapter_name, sizes.prefix, config.prefix_projection_size)

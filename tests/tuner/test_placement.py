@@ -207,6 +207,34 @@ def test_the_last_linear_module_is_found_inside_a_child():
     assert places.first_module == f"{stack}.1.intermediate"
 
 
+def test_norms_and_linear_modules_of_other_ends_do_not_mislead():
+    model = build("Llama")
+    for layer in model.model.layers:
+        # as in BitNet and in Gemma 4
+        layer.mlp.inner_norm = nn.LayerNorm(48)
+        layer.gate, layer.projection = nn.Linear(32, 8), nn.Linear(8, 32)
+    places = find_layers(model)[0]
+    assert places.feed_forward == "model.layers.0.mlp"
+    assert places.hidden_size == 32
+    assert list(places.feed_forward_projections) == list(
+        find_layers(build("Llama"))[0].feed_forward_projections
+    )
+
+
+def test_a_layer_that_changes_the_width_is_refused():
+    model = build("ViT")
+    for layer in model.layers:
+        layer.mlp.fc1, layer.mlp.fc2 = nn.Linear(48, 64), nn.Linear(64, 48)
+    with pytest.raises(PlacementError, match="found {'mlp': 'ViTMLP'}"):
+        find_layers(model)
+
+
+def test_a_list_of_attentions_is_no_stack():
+    model = nn.ModuleList(layer.self_attn for layer in build("Llama").model.layers)
+    with pytest.raises(PlacementError, match="found none"):
+        find_layers(nn.ModuleDict({"attentions": model}))
+
+
 def test_a_model_without_a_stack_is_refused():
     model = nn.Sequential(nn.Linear(3, 3))
     with pytest.raises(PlacementError, match="found none in Sequential"):
