@@ -135,7 +135,7 @@ class _LayerwiseTuner(BaseTuner):
 
     def _new_site(self, target: nn.Module, plan: SitePlan) -> Site:
         if plan.kind is Kind.ATTENTION:
-            return AttentionSite(target)
+            return AttentionSite(target, plan.sizes[0])
         first_module = plan.first_module and self.model.get_submodule(plan.first_module)
         site = PostNormSite if plan.kind is Kind.POST_NORM else FeedForwardSite
         return site(target, sizes=plan.sizes, first_module=first_module or None)
