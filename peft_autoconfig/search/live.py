@@ -128,7 +128,12 @@ def render(progress: Progress, *, title: str = "search", elapsed: float | None =
         parts.append(_front(progress))
     failures = progress.failures[:MOST_FAILURES]
     parts.extend(
-        Text(f"trial {record.number} failed: {record.reason}", style="red", overflow="ellipsis")
+        Text(
+            f"trial {record.number} failed: {record.reason}",
+            style="red",
+            overflow="ellipsis",
+            no_wrap=True,
+        )
         for record in failures
     )
     return Group(*parts)
@@ -172,8 +177,8 @@ def _bar(progress: Progress, title: str, elapsed: float | None) -> Table:
     if elapsed is not None:
         words.append(duration(elapsed))
     if progress.seconds_left is not None and progress.complete < (wanted or 0):
-        words.append(f"about {duration(progress.seconds_left)} left")
-    bar = ProgressBar(total=wanted or 1, completed=progress.complete, width=24)
+        words.append(f"{duration(progress.seconds_left)} left")
+    bar = ProgressBar(total=wanted or 1, completed=progress.complete, width=20)
     row.add_row(Text(title, style="bold"), bar, Text(", ".join(words)))
     return row
 
@@ -245,9 +250,11 @@ def _ranges(layers: object) -> str:
 
 
 def quieten() -> None:
-    """Keeps Transformers, Optuna and PEFT from writing between the lines of a view."""
+    """Keeps Transformers, Optuna, PEFT and searches from writing between the lines of a view."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # a view tells of trials that fail
+    logging.getLogger(Search.__module__).setLevel(logging.ERROR)
     # a name that PEFT still uses and transformers will drop
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")

@@ -12,7 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
@@ -31,7 +31,11 @@ from .trial import (
     front_member,
     non_dominated,
     record_of,
+    table_row,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["Callback", "Objective", "Search"]
 
@@ -123,6 +127,20 @@ class Search:
             raise SearchError(f"The run in {self.folder.path} has no complete trial yet.")
         members = [front_member(record, None) for record in front.values()]
         return front[choose(members, max_params=max_params, select=select)["trial"]]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns the trials as a table, a row for each by number.
+
+        Its columns are those of `TrialRecord` (the configuration as one column a field) and
+        ``on_front``. Layers and sizes by layer are lists in their cells, hence objects.
+        """
+        # Late, since only this one method needs it.
+        import pandas
+
+        front = {record.number for record in self.front()}
+        rows = [table_row(record, record.number in front) for record in self.trials]
+        names = list(table_row(TrialRecord(0, ""), False))
+        return pandas.DataFrame(rows, columns=names).set_index("number")
 
     def run(
         self,

@@ -11,7 +11,7 @@ import json
 import math
 import numbers
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ __all__ = [
     "front_member",
     "non_dominated",
     "record_of",
+    "table_row",
 ]
 
 
@@ -147,6 +148,18 @@ def front_member(record: TrialRecord, num_base_params: int | None) -> dict[str, 
     if num_base_params:
         member["fraction"] = record.num_params / num_base_params
     return member
+
+
+def table_row(record: TrialRecord, is_on_front: bool) -> dict[str, Any]:
+    """Returns a record as one level of names and values: the result, then the configuration.
+
+    Args:
+        record: Any record.
+        is_on_front: Whether it is a member of the front.
+    """
+    row = {field.name: getattr(record, field.name) for field in fields(record)}
+    config = row.pop("config")
+    return row | {"on_front": is_on_front} | {n: getattr(config, n, None) for n in CONFIG_FIELDS}
 
 
 def _config(params: dict[str, Any], space: SearchSpace) -> AutoPEFTConfig | None:

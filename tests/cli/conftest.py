@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import Result
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
+from peft_autoconfig.search import Search
 from peft_autoconfig_cli.app import app
 
 
@@ -22,6 +24,7 @@ def _loud_again():
     optuna.logging.set_verbosity(before[0])
     transformers_logging.set_verbosity(before[1])
     transformers_logging.enable_progress_bar()
+    logging.getLogger(Search.__module__).setLevel(logging.NOTSET)
 
 
 def run(*arguments: object) -> Result:
