@@ -149,7 +149,7 @@ def _smaller_and_as_good(best: Repeat, baselines: Sequence[Repeat]) -> list[Sent
     names = ", ".join(beaten[:-1]) + " and " + beaten[-1] if len(beaten) > 1 else beaten[0]
     return [
         Sentence(
-            f"Larger and no better: {names}. {'None' if len(beaten) > 1 else 'It'} "
+            f"Larger, and not shown to be better: {names}. {'None' if len(beaten) > 1 else 'It'} "
             f"{'leads' if len(beaten) > 1 else 'does not lead'} by twice the standard error of the "
             "difference over these seeds."
         )

@@ -53,7 +53,7 @@ def score(value: float) -> str:
 
 def spread(mean: float, deviation: float | None) -> str:
     """Returns a mean with its standard deviation, if there is one."""
-    return score(mean) if deviation is None else f"{score(mean)} ± {score(deviation)}"
+    return score(mean) if deviation is None else f"{score(mean)}\u00a0±\u00a0{score(deviation)}"
 
 
 def count(number: float) -> str:

@@ -134,6 +134,6 @@ def test_the_headlines_name_what_holds_and_what_does_not(findings):
     )
     assert f"trial {best.trial} is the front's best" in said[0].text
     assert "full fine-tuning" in said[1].text
-    assert "Larger and no better: LoRA r = 8." in said[2].text
+    assert "Larger, and not shown to be better: LoRA r = 8." in said[2].text
     (warning,) = [sentence for sentence in said if sentence.kind == "warning"]
     assert f"trial {findings.front[-1].number} did not hold" in warning.text

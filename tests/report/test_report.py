@@ -181,7 +181,7 @@ def test_configurations_in_words(changes, words, findings):
 
 def test_numbers_in_words():
     assert [score(0.91234), score(1234.5)] == ["0.912", "1234"]
-    assert [spread(0.5, None), spread(0.5, 0.01)] == ["0.500", "0.500 ± 0.010"]
+    assert [spread(0.5, None), spread(0.5, 0.01)] == ["0.500", "0.500\u00a0±\u00a00.010"]
     assert [duration(s) for s in (59, 600, 7200, 360_000)] == [
         "59 s",
         "10 min",
