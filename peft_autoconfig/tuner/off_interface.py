@@ -157,7 +157,7 @@ def _finish_disentangled(
     scores = torch.cat([before, scores], dim=-1)
     scores = _over_heads(getattr(attention, "head_logits_proj", None), scores)
     mask = F.pad(given["attention_mask"].bool(), (prefix.length, 0), value=True)
-    scores = scores.masked_fill(~mask, torch.finfo(query.dtype).min)
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     if prefix.visible is not None:
         visible = F.pad(prefix.visible, (0, value.shape[2]), value=True)[:, None, None, :]
         scores = scores.masked_fill(~visible, float("-inf"))

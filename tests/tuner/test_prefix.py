@@ -237,7 +237,7 @@ def test_a_falcon_without_a_mask_sees_no_later_token():
     site, x = sites_of(with_prefix("Falcon"))[0], torch.randn(2, 5, 32)
 
     class StaticCache:
-        def update(self, key, value, layer):
+        def update(self, key, value, *_):
             return F.pad(key, (0, 0, 0, 4)), F.pad(value, (0, 0, 0, 4))
 
     rotation = torch.ones(1, 5, 8), torch.zeros(1, 5, 8)
@@ -312,6 +312,24 @@ def test_eager_and_sdpa_agree(name, padded):
     batch = batch if padded else {k: v for k, v in batch.items() if k != "attention_mask"}
     eager, sdpa = (run(with_prefix(name, attn_implementation=i), batch) for i in ("eager", "sdpa"))
     assert_near(real(eager, batch), real(sdpa, batch))
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize(
+    "name", ["BERT", *(n for n, a in ARCHITECTURES.items() if a.off_interface)]
+)
+def test_half_precision_stays_near(name, autocast):
+    batch = text_batch()
+    expected = run(with_prefix(name), batch)
+    model = with_prefix(name) if autocast else with_prefix(name).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        output = output_of(model, batch)
+    output.float().pow(2).sum().backward()
+    difference = (real(output.float(), batch) - real(expected, batch)).abs().mean()
+    assert difference < 0.03 * expected.std()
+    for key, value in map(states_of, sites_of(model)):
+        assert key.grad.isfinite().all()
+        assert value.grad.isfinite().all()
 
 
 # Generation
