@@ -225,7 +225,7 @@ def test_a_layer_that_changes_the_width_is_refused():
     model = build("ViT")
     for layer in model.layers:
         layer.mlp.fc1, layer.mlp.fc2 = nn.Linear(48, 64), nn.Linear(64, 48)
-    with pytest.raises(PlacementError, match="found {'mlp': 'ViTMLP'}"):
+    with pytest.raises(PlacementError, match=r"found {'mlp': 'ViTMLP'}"):
         find_layers(model)
 
 

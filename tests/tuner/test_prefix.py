@@ -3,72 +3,32 @@
 import pytest
 import torch
 from peft import get_peft_model
-from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import eager_mask
 
-from peft_autoconfig import AutoPEFTConfig, LayerPrefixConfig
+from peft_autoconfig import AutoPEFTConfig
 from peft_autoconfig.errors import PlacementError
 from peft_autoconfig.tuner.attention import PrefixedConfig, check_prefix
 from peft_autoconfig.tuner.placement import find_layers
 from peft_autoconfig.tuner.prefix import AttentionSite
 from peft_autoconfig.tuner.prefix_states import PrefixStates
 
-from .architectures import ARCHITECTURES, DEBERTA, build, text_batch
+from .architectures import ARCHITECTURES, build, text_batch
+from .prefixed import (
+    IMPLEMENTATIONS,
+    ON_INTERFACE,
+    assert_near,
+    output_of,
+    real,
+    run,
+    sites_of,
+    states_of,
+    with_prefix,
+    with_two_prefixes,
+    without_padding,
+)
 
-LANGUAGE_MODELS = [
-    *("GPT-2", "GPT-NeoX", "OPT", "GPT-J", "Bloom", "Falcon", "Llama", "Mistral", "Qwen3"),
-    *("Gemma 2", "Gemma 3", "Phi-3", "Mixtral", "Qwen3-MoE"),
-]
-TEXT_TO_TEXT = ["T5", "BART", "Whisper"]
-# Gemma 2 caps its logits, which transformers' sdpa function does not
-IMPLEMENTATIONS = [
-    (name, implementation)
-    for name in ARCHITECTURES
-    for implementation in ("eager", "sdpa")
-    if implementation == "eager" or name not in ("Gemma 2", "DeBERTa", "DeBERTa-v2/v3", "Bloom")
-]
-ON_INTERFACE = [case for case in IMPLEMENTATIONS if not ARCHITECTURES[case[0]].off_interface]
 REFERENCE = "test_reference"
-
-
-def with_prefix(name, length=3, **changes):
-    model = get_peft_model(build(name, **changes), AutoPEFTConfig(prefix_length=length))
-    return model.eval()
-
-
-def output_of(model, batch):
-    outputs = model(**batch)
-    return next(v for v in outputs.values() if torch.is_tensor(v) and v.is_floating_point())
-
-
-def run(model, batch):
-    with torch.no_grad():
-        return output_of(model, batch)
-
-
-def sites_of(model):
-    return [module for module in model.modules() if isinstance(module, AttentionSite)]
-
-
-def states_of(site, adapter="default"):
-    return site.autopeft_prefix_key[adapter], site.autopeft_prefix_value[adapter]
-
-
-def without_padding(batch):
-    return {k: torch.ones_like(v) if k == "attention_mask" else v for k, v in batch.items()}
-
-
-def real(output, batch):
-    """Returns what belongs to tokens that are no padding."""
-    mask = batch.get("attention_mask")
-    return output if mask is None or output.shape[:2] != mask.shape else output[mask.bool()]
-
-
-def assert_near(output, expected, atol=1e-5):
-    torch.testing.assert_close(output, expected, rtol=0, atol=atol * max(1, expected.abs().max()))
-
 
 # The formula: an attention function of this file's own, in double precision.
 
@@ -112,179 +72,6 @@ def test_output_is_that_of_the_formula(name, implementation, padded):
     for places, prefix in zip(find_layers(base), prefixes, strict=True):
         base.get_submodule(places.attention).reference_prefix = prefix
     assert_near(real(result, batch), real(run(base, batch), batch))
-
-
-def relative_positions(size, buckets):
-    # DeBERTa-v2 puts the distances beyond half of its buckets into logarithmic ones.
-    distance = torch.arange(size)[:, None] - torch.arange(size)[None, :]
-    if not buckets:
-        return distance
-    middle, most = buckets // 2, DEBERTA["max_relative_positions"]
-    size = distance.abs().double()
-    far = (size / middle).log() / torch.tensor((most - 1) / middle).double().log() * (middle - 1)
-    far = far.ceil() + middle
-    return torch.where(size <= middle, distance.double(), far * distance.sign()).long()
-
-
-def deberta_reference(attention, x, mask, embeddings, prefix, *, is_first):
-    """Disentangled attention with a prefix that has no relative position, one score at a time."""
-    heads, size = attention.num_attention_heads, attention.attention_head_size
-    span = 6 if is_first else 4
-    split = lambda t: t.unflatten(-1, (heads, size)).transpose(-2, -3)  # noqa: E731
-    if is_first:
-        states = attention.in_proj(x).unflatten(-1, (heads, 3 * size)).transpose(1, 2)
-        query, key, value = states.chunk(3, -1)
-        query = query + split(attention.q_bias[None])
-        value = value + split(attention.v_bias[None])
-        pos_key = split(attention.pos_proj(embeddings))
-        pos_query = split(attention.pos_q_proj(embeddings))
-    else:
-        query, key, value = (
-            split(p(x)) for p in (attention.query_proj, attention.key_proj, attention.value_proj)
-        )
-        pos_key = split(attention.key_proj(embeddings))
-        pos_query = split(attention.query_proj(embeddings))
-    distance = relative_positions(x.shape[1], 0 if is_first else 4)
-    at, back = (d.clamp(-span, span - 1) + span for d in (distance, -distance.T))
-    scores = torch.einsum("bhid,bhjd->bhij", query, key)
-    scores = scores + torch.einsum("bhid,hijd->bhij", query, pos_key[:, at])
-    scores = scores + torch.einsum("bhjd,hijd->bhij", key, pos_query[:, back])
-    before = torch.einsum("bhid,hpd->bhip", query, prefix[0])
-    scores = torch.cat([before, scores.masked_fill(~mask, -torch.inf)], -1) / (3 * size) ** 0.5
-    values = torch.cat([prefix[1].expand(len(value), -1, -1, -1), value], 2)
-    return (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
-
-
-@pytest.mark.parametrize("name", ["DeBERTa", "DeBERTa-v2/v3"])
-def test_disentangled_attention_is_that_of_the_formula(name):
-    model = get_peft_model(
-        build(name).double(), LayerPrefixConfig(prefix_length=3), autocast_adapter_dtype=False
-    )
-    model.eval()
-    site, seen = sites_of(model)[0], {}
-    site.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.update(kwargs, x=args[0], mask=args[1]), with_kwargs=True
-    )
-    site.register_forward_hook(lambda _, args, output: seen.update(output=output[0]))
-    batch = text_batch()
-    output_of(model, batch)
-    states = states_of(site)
-    expected = deberta_reference(
-        site.base_layer,
-        seen["x"],
-        seen["mask"].bool(),
-        seen["rel_embeddings"],
-        states,
-        is_first=name == "DeBERTa",
-    )
-    output, expected = real(seen["output"], batch), real(expected, batch)
-    # transformers holds the scale of the scores in single precision
-    torch.testing.assert_close(output, expected, rtol=0, atol=1e-7)
-    gradients = [
-        torch.autograd.grad(y.pow(3).sum(), states, retain_graph=True) for y in (output, expected)
-    ]
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
-
-
-def test_talking_heads_mix_the_prefix_as_well():
-    batch = text_batch()
-    plain = with_prefix("DeBERTa")
-    talking = with_prefix("DeBERTa", talking_head=True)
-    for site, other in zip(sites_of(talking), sites_of(plain), strict=True):
-        site.load_state_dict(other.state_dict(), strict=False)
-        for projection in (site.base_layer.head_logits_proj, site.base_layer.head_weights_proj):
-            torch.nn.init.eye_(projection.weight)
-    talking.load_state_dict(plain.state_dict(), strict=False)
-    assert_near(real(run(talking, batch), batch), real(run(plain, batch), batch))
-    swapped = torch.eye(4)[[1, 0, 2, 3]]
-    for site in sites_of(talking):
-        site.base_layer.head_weights_proj.weight.data = swapped
-    assert (run(talking, batch) - run(plain, batch)).abs().max() > 1e-3
-
-
-FALCON_WITH_BIASES = {
-    "new_decoder_architecture": False,
-    "multi_query": False,
-    "num_kv_heads": 4,
-    "alibi": True,
-}
-
-
-@pytest.mark.parametrize(("name", "changes"), [("Bloom", {}), ("Falcon", FALCON_WITH_BIASES)])
-def test_biases_by_position_treat_the_prefix_as_standing_at_the_first_token(name, changes):
-    model = with_prefix(name, **changes)
-    site, seen = sites_of(model)[0], {}
-    site.register_forward_hook(lambda _, args, output: seen.update(args=args, output=output[0]))
-    ids = text_batch()["input_ids"][:1]
-    run(model, {"input_ids": ids})
-    attention, length = site.base_layer, ids.shape[1]
-    states = attention.query_key_value(seen["args"][0]).unflatten(-1, (4, 3, 8))
-    query, key, value = states.permute(3, 0, 2, 1, 4)
-    p_key, p_value = states_of(site)
-    slopes = torch.tensor([2.0 ** -(2 * (i + 1)) for i in range(4)])[:, None, None]
-    # Falcon scales its biases with the scores
-    biases = slopes * torch.arange(length) * (8**-0.5 if name == "Falcon" else 1)
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    logits = (query @ key.transpose(-1, -2) * 8**-0.5 + biases).masked_fill(later, -torch.inf)
-    weights = torch.cat([query @ p_key.transpose(-1, -2) * 8**-0.5, logits], -1).softmax(-1)
-    context = (weights @ torch.cat([p_value[None], value], 2)).transpose(1, 2).flatten(2)
-    residual = seen["args"][1] if name == "Bloom" else 0
-    assert_near(seen["output"], (residual + attention.dense(context)).detach())
-
-
-def test_a_falcon_without_a_mask_sees_no_later_token():
-    site, x = sites_of(with_prefix("Falcon"))[0], torch.randn(2, 5, 32)
-
-    class StaticCache:
-        def update(self, key, value, *_):
-            return F.pad(key, (0, 0, 0, 4)), F.pad(value, (0, 0, 0, 4))
-
-    rotation = torch.ones(1, 5, 8), torch.zeros(1, 5, 8)
-    fixed = {"alibi": None, "position_embeddings": rotation}
-    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
-    expected = site(x, **fixed, attention_mask=mask, layer_past=None)[0]
-    for cache in (None, StaticCache()):
-        output = site(x, **fixed, attention_mask=None, layer_past=cache)[0]
-        torch.testing.assert_close(output, expected)
-
-
-def causal_cases():
-    for name in LANGUAGE_MODELS:
-        # with a window a cached prefix slides out of it, ours stays; Bloom's biases are by position
-        changes = {} if name not in ("Mistral", "Gemma 2", "Gemma 3") else {"sliding_window": None}
-        if name.startswith("Gemma"):
-            changes = {"sliding_window": 64}
-        if name != "Bloom":
-            yield pytest.param(name, changes, id=name)
-    changes = {"new_decoder_architecture": False, "multi_query": True}
-    yield pytest.param("Falcon", changes, id="Falcon-MQA")
-
-
-@pytest.mark.parametrize(("name", "changes"), list(causal_cases()))
-def test_output_is_that_of_keys_and_values_that_were_cached_first(name, changes):
-    model = with_prefix(name, **changes)
-    ids = text_batch()["input_ids"][:1]
-    sites = sites_of(model)
-    positions = torch.arange(ids.shape[1])[None]
-    result = run(model, {"input_ids": ids, "position_ids": positions, "use_cache": False})
-    states = [states_of(site) for site in sites]
-    base, cache = model.unload(), DynamicCache()
-    for i, (key, value) in enumerate(states):
-        # Falcon caches the keys of a group once for each of its queries
-        repeats = 2 if name == "Falcon" and not changes else 1
-        cache.update(*(s.repeat_interleave(repeats, 0)[None] for s in (key, value)), i)
-    mask = torch.ones(1, 3 + ids.shape[1], dtype=torch.long)
-    expected = run(
-        base,
-        {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": cache,
-        },
-    )
-    assert_near(result, expected)
 
 
 @pytest.mark.parametrize(("name", "implementation"), IMPLEMENTATIONS)
@@ -332,79 +119,26 @@ def test_half_precision_stays_near(name, autocast):
         assert value.grad.isfinite().all()
 
 
-# Generation
-
-
-def generate(model, batch, **options):
-    return model.generate(
-        **batch,
-        **{
-            "max_new_tokens": 4,
-            "min_new_tokens": 4,
-            "do_sample": False,
-            "pad_token_id": 1,
-            "output_logits": True,
-            "return_dict_in_generate": True,
-            **options,
-        },
-    )
-
-
-def prompt(name):
-    batch = ARCHITECTURES[name].batch()
-    batch.pop("decoder_input_ids", None)
-    if name in LANGUAGE_MODELS:
-        batch = {k: v[:, :4] for k, v in batch.items()}
-    return batch
-
-
-@pytest.mark.parametrize("name", [*LANGUAGE_MODELS, *TEXT_TO_TEXT])
-def test_generation_needs_no_cache(name):
-    model = with_prefix(name)
-    cached = generate(model, prompt(name))
-    uncached = generate(model, prompt(name), use_cache=False)
-    assert torch.equal(cached.sequences, uncached.sequences)
-    assert_near(torch.stack(cached.logits), torch.stack(uncached.logits))
-
-
-@pytest.mark.parametrize("name", [*LANGUAGE_MODELS, *TEXT_TO_TEXT])
-def test_a_static_cache_changes_nothing(name):
-    model = with_prefix(name)
-    expected = generate(model, prompt(name))
-    static = generate(model, prompt(name), cache_implementation="static", disable_compile=True)
-    assert_near(torch.stack(static.logits), torch.stack(expected.logits))
-
-
-@pytest.mark.parametrize("name", LANGUAGE_MODELS)
-def test_padding_on_the_left_changes_nothing(name):
-    model = with_prefix(name)
-    batch = prompt(name)
-    padded = {
-        "input_ids": F.pad(batch["input_ids"], (3, 0), value=1),
-        "attention_mask": F.pad(batch["attention_mask"], (3, 0), value=0),
-    }
-    expected, result = generate(model, batch), generate(model, padded)
-    assert_near(torch.stack(result.logits), torch.stack(expected.logits))
-
-
-@pytest.mark.parametrize("name", [*LANGUAGE_MODELS, *TEXT_TO_TEXT])
-def test_beams_need_no_cache(name):
-    model = with_prefix(name)
-    results = [generate(model, prompt(name), num_beams=3, use_cache=c) for c in (True, False)]
-    assert torch.equal(results[0].sequences, results[1].sequences)
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("name", ["Llama", "DeBERTa", "DeBERTa-v2/v3", "Bloom", "Falcon", "T5"])
+def test_gradient_checkpointing_gives_the_same_gradients(name, reentrant):
+    gradients = []
+    for checkpoints in (False, True):
+        model = with_prefix(name).train()
+        if checkpoints:
+            model.base_model.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+            model.enable_input_require_grads()
+        torch.manual_seed(1)  # for dropout
+        output_of(model, ARCHITECTURES[name].batch()).pow(2).mean().backward()
+        gradients.append([part.grad for site in sites_of(model) for part in states_of(site)])
+    for one, other in zip(*gradients, strict=True):
+        assert_near(one, other)
 
 
 # Several adapters
 
 MIXED = ["BERT", "ModernBERT", "DeBERTa", "DeBERTa-v2/v3", "Llama", "Mistral", "Bloom", "Falcon"]
 MIXED += ["T5", "BART", "ViT"]
-
-
-def with_two_prefixes(name, **changes):
-    model = with_prefix(name, length=2, **changes)
-    model.add_adapter("longer", AutoPEFTConfig(prefix_length=4, prefix_projection_size=3))
-    model.add_adapter("none", AutoPEFTConfig(serial_bottleneck_size=2))
-    return model.eval()
 
 
 @pytest.mark.parametrize("padded", [True, False])
@@ -426,16 +160,6 @@ def test_rows_of_a_mixed_batch_are_those_of_their_adapter(name, implementation, 
                 model.set_adapter(adapter)
                 alone = run(model, batch)
             assert_near(mixed[row], alone[row])
-
-
-@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Falcon", "T5"])
-def test_beams_of_a_mixed_batch_are_those_of_their_adapter(name):
-    model = with_two_prefixes(name)
-    adapters = ["default", "longer", "__base__"]
-    mixed = generate(model, prompt(name), num_beams=2, adapter_names=adapters).sequences
-    for row, adapter in enumerate(adapters[:2]):
-        model.set_adapter(adapter)
-        assert torch.equal(mixed[row], generate(model, prompt(name), num_beams=2).sequences[row])
 
 
 def test_two_active_prefixes_stand_one_after_the_other():
