@@ -2,7 +2,7 @@
 
 The search may still be going and its files may be damaged or hostile. The front comes from
 `front.json`, since that is what `AutoPEFTConfig.from_search` chooses from; all else from the study,
-which is opened read-only.
+which is only read.
 
 Imports `errors`, `run`, `search`, `space` and `tuner`; imported by the rest of `report`.
 """
@@ -13,22 +13,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote
 
-import optuna
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy import URL
-from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import RunError
 from ..run.folder import RunFolder, choose, read_front
 from ..run.json_file import damaged, read_json
-from ..search.store import STUDY_NAME
 from ..search.trial import TrialRecord, record_of
 from ..space import SearchSpace
 from ..tuner.config import LayerSizes
 from .repeats import Repeat, read_repeats
+from .study import read_trials
 
 __all__ = ["Findings", "Placed", "Trial", "placed_parts", "read_findings"]
 
@@ -158,7 +152,7 @@ def read_findings(run: str | os.PathLike[str]) -> Findings:
     space = SearchSpace.from_dict(identity["space"])
     # The front before the trials: a search that goes on only adds to them.
     members = read_front(run) if folder.front_file.exists() else []
-    trials = tuple(_trial(trial, space) for trial in _read_study(folder))
+    trials = tuple(_trial(trial, space) for trial in read_trials(folder))
     front = tuple(_record(member, trials, folder) for member in members)
     complete = [t.record for t in trials if t.record.state == "COMPLETE" and t.record.config]
     file = folder.path / "comparison.json"
@@ -184,27 +178,6 @@ def placed_parts(record: TrialRecord, num_layers: int) -> Placed:
         for layer, sizes in enumerate(record.config.layer_sizes(num_layers))
         if any(sizes)
     }
-
-
-def _read_study(folder: RunFolder) -> Sequence[FrozenTrial]:
-    """Returns the trials, through a connection that cannot write."""
-    if not folder.study_file.exists():
-        return []
-    # Quoted for SQLite, which reads the file's name as a URI; then again as part of the storage's.
-    database = f"file:{quote(str(folder.study_file))}"
-    url = URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"})
-    try:
-        storage = RDBStorage(url.render_as_string())
-        study = storage.get_study_id_from_name(STUDY_NAME)
-        trials: list[FrozenTrial] = storage.get_all_trials(study, deepcopy=False)
-    except KeyError:  # the search has made the file and not yet the study
-        return []
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"The trials in {folder.study_file} cannot be read ({error}); restore the file, or "
-            "give another folder."
-        ) from error
-    return trials
 
 
 def _recipe(folder: RunFolder) -> dict[str, Any]:

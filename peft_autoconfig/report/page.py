@@ -121,7 +121,6 @@ def _front(findings: Findings) -> dict[str, Any]:
         "groups": groups,
         "parts": [(part, words.part_name(part)) for part in findings.parts],
         "members": [_member(findings, member) for member in findings.front],
-        "seeds": max((len(r.test.values) for r in findings.repeats), default=0),
         "num_complete": len(findings.complete),
     }
 
@@ -185,6 +184,7 @@ def _matters(findings: Findings, effects: Effects | None) -> dict[str, Any]:
     return {
         "effects": rows,
         "chance": words.score(effects.chance),
+        "model_noise": words.score(effects.noise),
         "trust": summary.trust_in(effects),
     }
 

@@ -1,5 +1,8 @@
 import json
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 from peft import LoraConfig
@@ -59,6 +62,30 @@ def test_a_search_that_is_still_going_is_read(tmp_path):
     findings = read_findings(tmp_path / "run")
     assert [record.number for record in findings.records("RUNNING")] == [asked.number]
     assert len(findings.complete) == 3
+
+
+def test_a_run_whose_process_was_killed_while_it_wrote_is_read(whole_run, tmp_path):
+    run = copy_of(whole_run, tmp_path)
+    # so many rows that SQLite writes to the file before the end of the transaction
+    code = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN IMMEDIATE")
+for i in range(3000):
+    connection.execute(
+        "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, ?, ?)",
+        (f"key {i}", "x" * 500),
+    )
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(run / "study.db")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = {file.name: file.read_bytes() for file in run.glob("study.db*")}
+    assert set(before) == {"study.db", "study.db-journal"}
+    records = [trial.record for trial in read_findings(run).trials]
+    assert records == [trial.record for trial in read_findings(whole_run).trials]
+    assert {file.name: file.read_bytes() for file in run.glob("study.db*")} == before
 
 
 def test_a_run_without_trials_or_study_is_read(tmp_path):

@@ -7,7 +7,16 @@ import pytest
 
 from peft_autoconfig.errors import ConfigError, RunError
 from peft_autoconfig.report import report, write_report
-from peft_autoconfig.report.words import described, duration, label_sides, score, spread
+from peft_autoconfig.report.effects import choice_effects
+from peft_autoconfig.report.summary import trust_in
+from peft_autoconfig.report.words import (
+    described,
+    duration,
+    label,
+    label_sides,
+    score,
+    spread,
+)
 from peft_autoconfig.search import Search
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
@@ -64,6 +73,17 @@ def test_the_page_tells_the_numbers_of_every_winner(page, findings):
         assert name in parsed.text
 
 
+def test_the_page_tells_what_matters_and_how_far_to_trust_it(page, findings):
+    _, parsed = page
+    text = " ".join(parsed.text.split())
+    effects = choice_effects(findings.space, findings.complete)
+    assert trust_in(effects).text in text
+    assert f"standard deviation of {score(effects.noise)}" in text
+    strongest = effects.choices[0]
+    assert f"{label(strongest.name)}{score(strongest.move.middle)}" in parsed.text
+    assert f"a made-up choice, at most{score(effects.chance)}" in parsed.text
+
+
 def test_the_page_has_all_its_sections_and_figures(page, findings):
     _, parsed = page
     links = {link["href"].lstrip("#") for link in parsed.named("a")}
@@ -108,7 +128,7 @@ def test_text_of_the_run_stays_text(hostile_page):
     assert parsed.named("img") == []
     assert "window.hit" not in parsed.scripts[2]
     assert HOSTILE in parsed.text
-    json.loads(parsed.scripts[0])
+    assert "<" not in parsed.scripts[0]  # nothing that could end the element
     # in figures it is escaped once more, as Plotly reads tags in text
     assert "<img" not in json.dumps(json.loads(parsed.scripts[0]))
     assert hostile_page.with_name("page-front.png").read_bytes().startswith(PNG)
