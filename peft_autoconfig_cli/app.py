@@ -3,6 +3,7 @@
 Importing this module imports typer and nothing heavy; each command imports its work when it runs.
 """
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -295,5 +296,6 @@ def compare(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line; a request to terminate interrupts as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()

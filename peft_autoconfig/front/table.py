@@ -1,11 +1,15 @@
 """The table of a front: its members beside the hand-made choices, all over new seeds.
 
-Imports `baselines`, `comparison`, `front`, `search` and `training`; imported by the command line
-and the examples.
+Imports `baselines`, `comparison`, `front`, `run`, `search` and `training`; imported by `recipe`.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from filelock import FileLock, Timeout
+
+from ..run.folder import RunFolder
 from ..search import Search
 from ..training import Training
 from .baselines import baseline_methods, baseline_rates, constant_predictor
@@ -13,6 +17,8 @@ from .comparison import Comparison, Evaluated, Row
 from .front import choose_members, train_front
 
 __all__ = ["compare_front", "num_trainings"]
+
+logger = logging.getLogger(__name__)
 
 
 def compare_front(
@@ -26,7 +32,8 @@ def compare_front(
 ) -> list[Row]:
     """Returns the rows of the table; the members' adapters are saved in the run folder.
 
-    Every training is kept in the run's ``comparison.json`` as soon as it is done.
+    Every training is kept in the run's ``comparison.json`` as soon as it is done. Of several
+    processes that ask for the table of one run, one trains and the others wait for it.
 
     Args:
         search: A search with complete trials.
@@ -40,15 +47,16 @@ def compare_front(
         SearchError: No trial is complete.
         RunError: The table in the run folder is of another training.
     """
-    comparison = Comparison(
-        training,
-        search.folder.path / "comparison.json",
-        seeds=range(training.seed + 1, training.seed + 1 + num_seeds),
-        notify=notify,
-    )
-    rows = train_front(search, comparison, limit=limit)
-    for name, method in baseline_methods(training.model_config.hidden_size).items():
-        rows.append(comparison.row(name, method, baseline_rates(method, learning_rates)))
+    with _lock(search.folder):
+        comparison = Comparison(
+            training,
+            search.folder.path / "comparison.json",
+            seeds=range(training.seed + 1, training.seed + 1 + num_seeds),
+            notify=notify,
+        )
+        rows = train_front(search, comparison, limit=limit)
+        for name, method in baseline_methods(training.model_config.hidden_size).items():
+            rows.append(comparison.row(name, method, baseline_rates(method, learning_rates)))
     majority = constant_predictor(training.task, "test")
     return [Row("constant predictor", 0, None, (majority.score,)), *rows]
 
@@ -66,3 +74,17 @@ def num_trainings(
     members = len(choose_members(search.front(), limit))
     choosing = baselines * len(learning_rates) if len(learning_rates) > 1 else 0
     return (baselines + members) * num_seeds + choosing
+
+
+@contextmanager
+def _lock(folder: RunFolder) -> Iterator[None]:
+    lock = FileLock(folder.path / ".table.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("Another process trains the table in %s; waiting for it.", folder.path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -4,12 +4,15 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from peft import AutoPeftModelForSequenceClassification
 
 from peft_autoconfig import AutoPEFTConfig, Search
+from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.run.folder import read_front
 
 from .conftest import run, run_json
@@ -164,6 +167,46 @@ def test_an_unknown_tracker_is_refused_by_name(searched):
     assert result.exit_code == 1
     assert "tensorbord" in result.stderr
     assert "tensorboard" in result.stderr
+
+
+def test_a_report_is_written_where_it_is_wanted(searched, tmp_path):
+    pytest.importorskip("plotly", reason="plotly is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    folder, _ = searched
+    page = tmp_path / "page.html"
+    assert run_json("report", folder, "--output", page) == {"report": str(page)}
+    assert "letters" in page.read_text()
+    refused = run("report", folder, "--output", tmp_path / "page.pdf")
+    assert refused.exit_code == 1
+    assert "*.html" in refused.stderr
+
+
+def test_the_table_is_the_work_of_one_process(searched):
+    folder, value = searched
+    recipe, search = Recipe.of_run(folder), Search.open(folder)
+    training, tables = recipe.training(), []
+    waiter = threading.Thread(target=lambda: tables.append(recipe.compare(search, training)))
+    with FileLock(folder / ".table.lock"):
+        waiter.start()
+        waiter.join(timeout=1.0)
+        assert not tables
+    waiter.join(timeout=60)
+    assert [row.name for row in tables[0]] == [row["method"] for row in value["table"]]
+
+
+def test_a_request_to_terminate_hands_the_trial_back(settings, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "peft_autoconfig_cli", "search", *map(str, settings)]
+    command += ["--trials", "500", "--output", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as search:
+        assert search.stderr is not None
+        lines = [search.stderr.readline() for _ in range(2)]
+        search.terminate()
+        rest = search.stderr.read()
+    assert any("trial 0" in line for line in lines), lines
+    assert search.returncode == 130, rest
+    assert rest.endswith("the same command goes on from there.\n")
+    assert "RUNNING" not in {record.state for record in Search.open(folder).trials}
 
 
 def test_an_interruption_has_its_own_code(searched, monkeypatch):
