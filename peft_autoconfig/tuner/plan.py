@@ -17,7 +17,8 @@ from ..errors import ConfigError, PlacementError
 from .attention import check_prefix
 from .config import PARTS, AutoPEFTConfig, LayerSizes, LayerwiseConfig
 from .low_rank import linear_sizes
-from .placement import LayerPlaces, find_layers, is_attention
+from .modules import is_attention
+from .placement import LayerPlaces, find_layers
 from .site import Site
 
 __all__ = ["Kind", "SitePlan", "is_wanted", "make_plan"]

@@ -64,6 +64,8 @@ class AttentionSite(Site):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the attention gives with the prefixes at work before its keys."""
+        if not len(self.autopeft_prefix_key) + len(self.autopeft_prefix_embedding):
+            return self.base_layer(*args, **kwargs)
         # attentions do not agree on how to call the states, but they come first
         states = args[0] if args else next(iter(kwargs.values()))
         prefix = self._at_work(states.shape[0])

@@ -13,7 +13,7 @@ from peft_autoconfig import AutoPEFTConfig
 from peft_autoconfig.errors import PlacementError
 from peft_autoconfig.tuner.placement import find_layers
 
-from .architectures import ARCHITECTURES, BERT, GPT2, build
+from .architectures import ARCHITECTURES, BERT, GPT2, LLAMA, build
 
 # architecture: (module that is wrapped for bottlenecks, module whose input is tapped, attention)
 PLACES = {
@@ -233,6 +233,42 @@ def test_a_list_of_attentions_is_no_stack():
     model = nn.ModuleList(layer.self_attn for layer in build("Llama").model.layers)
     with pytest.raises(PlacementError, match="found none"):
         find_layers(nn.ModuleDict({"attentions": model}))
+
+
+def hybrid():
+    sizes = {**LLAMA, "num_hidden_layers": 4, "head_dim": 16}
+    sizes |= {"num_experts": 4, "num_experts_per_tok": 2}
+    sizes |= {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+    sizes |= {f"linear_{side}_head_dim": 8 for side in ("key", "value")}
+    sizes |= {f"linear_num_{side}_heads": 2 for side in ("key", "value")}
+    return hf.Qwen3NextForCausalLM(hf.Qwen3NextConfig(**sizes)).eval()
+
+
+def test_layers_without_an_attention_take_all_but_a_prefix():
+    model = hybrid()
+    layers = find_layers(model)
+    mixers = [places.attention.rpartition(".")[2] for places in layers]
+    assert mixers == ["linear_attn", "linear_attn", "linear_attn", "self_attn"]
+    assert all(places.feed_forward.endswith("mlp") for places in layers)
+    assert "linear_attn_out_proj" in layers[0].attention_projections
+    with pytest.raises(PlacementError, match="which Qwen3NextGatedDeltaNet does not"):
+        get_peft_model(model, AutoPEFTConfig(**EVERYTHING))
+    masked = AutoPEFTConfig(
+        **EVERYTHING, layers_to_transform={"prefix": [3]}, init_weights=False, activation="gelu"
+    )
+    ids = torch.arange(5, 14)[None]
+    before = model(input_ids=ids).logits
+    peft_model = get_peft_model(model, masked)
+    labels = [as_labels(places) for places in find_layers(peft_model.base_model.model)]
+    assert labels == [as_labels(places) for places in layers]
+    logits = peft_model(input_ids=ids).logits
+    logits.pow(2).sum().backward()
+    assert not torch.equal(logits, before)
+    for name, parameter in peft_model.named_parameters():
+        if "autopeft_" in name:
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+    assert torch.equal(peft_model.unload()(input_ids=ids).logits, before)
 
 
 def test_a_model_without_a_stack_is_refused():
