@@ -73,13 +73,25 @@ NOTES = """\
 - Prefix positions have no relative position: no bias in T5, none in DeBERTa. In Bloom and in a
   Falcon with linear biases they have the bias of the first token.
 - An attention that is neither on transformers' attention interface nor of DeBERTa's, Bloom's or
-  Falcon's kind is refused; the other methods work without it.
+  Falcon's kind is refused; the other methods work without it. The interface grew over the versions
+  of transformers: in 5.3, those of T5 and GPT-J are not on it yet.
 
 ## Layers
 
 `layers_to_transform` and per-layer sizes count the layers of several stacks through, in the order
 in which the model holds them: an encoder's before its decoder's, CLIP's text layers before its
 vision layers. The layers of ALBERT share their weights, so there is one place for all of them.
+
+In hybrid models such as Qwen3-Next, some layers mix their tokens by another module than an
+attention. They take every part but a prefix: name the others for it, as in
+`layers_to_transform={"prefix": [3, 7]}`.
+
+## What is refused
+
+A model without a stack of layers that hold an attention each (convolutions, Mamba, MLP mixers), and
+layers with another feed-forward sub-layer than those above (the two of a Conformer, those with
+hyper-connections) raise a `PlacementError` that names what was found. With `target_modules`, the
+linear modules of any model take bottlenecks and low-rank updates.
 """
 
 
