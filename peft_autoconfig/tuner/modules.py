@@ -60,9 +60,12 @@ def is_attention(module: nn.Module) -> bool:
     """Returns whether a module is an attention, by its forward pass or by what it is called."""
     if isinstance(module, BaseTunerLayer):
         return False
+    inner = (m for m in module.modules() if m is not module)
     return uses_interface(module) or (
         "attention" in type(module).__name__.lower()
         and any(is_linear(child) for child in module.children())
+        # what holds attentions is a layer, whatever it is called
+        and not any(map(is_attention, inner))
     )
 
 

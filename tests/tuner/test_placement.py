@@ -229,6 +229,25 @@ def test_a_layer_that_changes_the_width_is_refused():
         find_layers(model)
 
 
+class MaskedAttentionLayer(nn.Module):
+    """A layer that is called an attention, as in Mask2Former."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.self_attn, self.norm = layer.self_attn, layer.input_layernorm
+        self.fc1, self.fc2 = nn.Linear(32, 48), nn.Linear(48, 32)
+
+
+def test_a_layer_may_be_called_an_attention():
+    layers = build("Bloom").transformer.h
+    for i, layer in enumerate(layers):
+        layer.self_attn = layer.self_attention
+        layers[i] = MaskedAttentionLayer(layer)
+    places = find_layers(nn.ModuleDict({"h": layers}))
+    assert [place.feed_forward for place in places] == ["h.0.fc2", "h.1.fc2"]
+    assert places[0].attention == "h.0.self_attn"
+
+
 def test_a_list_of_attentions_is_no_stack():
     model = nn.ModuleList(layer.self_attn for layer in build("Llama").model.layers)
     with pytest.raises(PlacementError, match="found none"):
