@@ -109,7 +109,7 @@ def status(
 ) -> None:
     """Show how far a search is: trials, workers, time left, front, last failures.
 
-    Only reads, so it may be asked at any time, from any machine that sees the run folder.
+    Changes nothing, so it may be asked at any time, from any machine that shares the run folder.
     """
     from .runs import status as work
 

@@ -36,7 +36,7 @@ def search(
     # the processes of one launch search together, but the table is one process's work
     if not training.accelerator.is_main_process:
         return
-    with TableView() as view:
+    with TableView(enabled=recipe.report_seeds > 0) as view:
         rows = recipe.compare(search, training, notify=view)
     value: dict[str, Any] = {
         "run": run,

@@ -19,6 +19,7 @@ Imports `errors`, `run`, `space` and `worker`; imported by `search`.
 import logging
 import os
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -80,6 +81,7 @@ class TrialStore:
                     sampler=sampler,
                     load_if_exists=True,
                 )
+                _name_objectives(self._study)
                 self._study_id = self._storage.get_study_id_from_name(STUDY_NAME)
             # RuntimeError is what Optuna raises for tables of another version.
             except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
@@ -270,6 +272,14 @@ class TrialStore:
 
 
 _OPEN_OR_COMPLETE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
+
+
+def _name_objectives(study: optuna.Study) -> None:
+    """Says what the two values are, for optuna-dashboard and Optuna's own pictures."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if study.metric_names is None:
+            study.set_metric_names(["score", "num_params"])
 
 
 @contextmanager
