@@ -57,7 +57,7 @@ class _BottleneckSite(Site):
         "autopeft_parallel_scale",
     )
     # a layer may have neither part of an adapter, which PEFT must know all the same
-    other_param_names = ("autopeft_bottleneck",)
+    other_param_names = (*Site.other_param_names, "autopeft_bottleneck")
 
     def __init__(
         self,

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import ConfigError, PlacementError
 
-__all__ = ["LowRankHook", "LowRankSettings", "change_weight", "linear_sizes"]
+__all__ = ["LowRankHook", "LowRankSettings", "changed_weight", "linear_sizes"]
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,11 @@ def low_rank_output(
     return output
 
 
-def change_weight(module: nn.Module, change: Tensor, *, safe: bool) -> None:
-    """Adds ``change``, ``out x in``, to the weight of a linear module.
+def changed_weight(module: nn.Module, change: Tensor) -> Tensor:
+    """Returns the weight of a linear module with ``change``, ``out x in``, added.
 
     Raises:
-        ConfigError: The weight is quantised, or, if ``safe``, the sum is not finite.
+        ConfigError: The weight is quantised.
     """
     weight: Any = module.weight
     if not weight.is_floating_point():
@@ -85,7 +84,5 @@ def change_weight(module: nn.Module, change: Tensor, *, safe: bool) -> None:
             "dtype to merge, or keep the adapter as it is."
         )
     change = change.T if isinstance(module, Conv1D) else change
-    changed = weight.data + change.to(weight.device, weight.dtype)
-    if safe and not torch.isfinite(changed).all():
-        raise ConfigError("Merging would give weights that are not finite; nothing was changed.")
-    weight.data = changed
+    changed: Tensor = weight.data + change.to(weight.device, weight.dtype)
+    return changed

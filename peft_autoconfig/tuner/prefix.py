@@ -40,7 +40,7 @@ class AttentionSite(Site):
 
     adapter_layer_names = (*FLAT, EMBEDDING, *PROJECTIONS)
     # an attention may have no prefix of an adapter, which PEFT must know all the same
-    other_param_names = ("autopeft_length",)
+    other_param_names = (*Site.other_param_names, "autopeft_length")
 
     def __init__(self, base_layer: nn.Module, hidden_size: int = 0) -> None:
         super().__init__(base_layer)

@@ -15,13 +15,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import ConfigError
 from .config import AutoPEFTConfig, LayerSizes
-from .low_rank import LowRankHook, LowRankSettings, change_weight, linear_sizes, low_rank_output
+from .low_rank import LowRankHook, LowRankSettings, changed_weight, linear_sizes, low_rank_output
 
 __all__ = ["InputTap", "Site"]
 
@@ -31,6 +31,7 @@ class Site(nn.Module, BaseTunerLayer):
 
     # subclasses name their own containers; those of low-rank updates join them as they are made
     adapter_layer_names: tuple[str, ...] = ()
+    other_param_names: tuple[str, ...] = ("low_rank",)
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -174,10 +175,10 @@ class Site(nn.Module, BaseTunerLayer):
         Raises:
             ConfigError: An adapter has other parts as well, or the weights are quantised.
         """
-        names = self.active_adapters if adapter_names is None else adapter_names
+        names = check_adapters_to_merge(self, adapter_names)
         self.check_mergeable(names)
         for name in names:
-            if name in self.low_rank and name not in self.merged_adapters:
+            if name in self.low_rank:
                 self._change_weights(name, sign=1, safe=safe_merge)
                 self.merged_adapters.append(name)
 
@@ -224,13 +225,21 @@ class Site(nn.Module, BaseTunerLayer):
         return self.added(total, x, down, output)
 
     def _change_weights(self, adapter_name: str, *, sign: int, safe: bool) -> None:
+        changed: dict[str, Tensor] = {}
         for label, hook in self.hooks.items():
             down = getattr(self, f"autopeft_lora_down_{label}")
             if adapter_name in down:
                 up = getattr(self, f"autopeft_lora_up_{label}")
                 scale = sign * self.low_rank[adapter_name].scale
                 change = up[adapter_name].weight.data @ down[adapter_name].weight.data * scale
-                change_weight(hook.module, change, safe=safe)
+                changed[label] = changed_weight(hook.module, change)
+        if safe and not all(weight.isfinite().all() for weight in changed.values()):
+            raise ConfigError(
+                f"NaNs detected in the merged weights. The adapter {adapter_name} seems to be "
+                f"broken; {sorted(self.projections.values())} were left as they were."
+            )
+        for label, weight in changed.items():
+            self.hooks[label].module.weight.data = weight
 
     def _place(self, adapter_name: str, inference_mode: bool) -> None:
         self._move_adapter_to_device_of_base_layer(adapter_name)

@@ -174,14 +174,27 @@ def test_merging_minds_the_layout_of_the_weights(x):
     torch.testing.assert_close(model.merge_and_unload()(x), expected)
 
 
-def test_a_merge_that_is_not_finite_changes_nothing(x):
-    net = Net()
-    model = get_peft_model(net, LowRankConfig(target_modules=["first"], init_weights=False))
-    before = net.first.weight.clone()
-    model.base_model.model.first.autopeft_lora_up_target["default"].weight.data.fill_(torch.inf)
-    with pytest.raises(ConfigError, match="not finite"):
-        model.merge_adapter(safe_merge=True)
-    assert torch.equal(net.first.weight, before)
+def test_a_merge_that_is_not_finite_changes_nothing():
+    model = get_peft_model(ARCHITECTURES["BERT"].build(), LowRankConfig(init_weights=False))
+    site = next(m for m in model.modules() if getattr(m, "projections", None))
+    before = {label: hook.module.weight.clone() for label, hook in site.hooks.items()}
+    last = list(site.hooks)[-1]
+    getattr(site, f"autopeft_lora_up_{last}")["default"].weight.data.fill_(torch.inf)
+    with pytest.raises(ConfigError, match="adapter default seems to be broken"):
+        site.merge(safe_merge=True)
+    assert all(torch.equal(site.hooks[label].module.weight, before[label]) for label in before)
+
+
+def test_merging_twice_warns_and_deleting_leaves_nothing(x):
+    model = get_peft_model(Net(), LowRankConfig(target_modules=["first"], init_weights=False))
+    model.merge_adapter()
+    expected = model(x)
+    with pytest.warns(UserWarning, match="already merged"):
+        model.merge_adapter()
+    assert torch.equal(model(x), expected)
+    model.add_adapter("other", LowRankConfig(target_modules=["first"]))
+    model.delete_adapter("other")
+    assert "other" not in model.base_model.model.first.low_rank
 
 
 def test_dropout_acts_in_training_alone(x):
