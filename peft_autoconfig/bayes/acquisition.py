@@ -48,13 +48,17 @@ class LogNoisyEHVI:
             X: ``n x d`` model inputs.
             costs: ``n``.
         """
-        chunks = zip(torch.split(X, CHUNK), torch.split(costs, CHUNK), strict=True)
-        return torch.cat([self._evaluate(*chunk) for chunk in chunks])
+        order = costs.argsort(stable=True)  # so that the dear share few steps in a chunk
+        chunks = zip(torch.split(X[order], CHUNK), torch.split(costs[order], CHUNK), strict=True)
+        values = torch.cat([self._evaluate(*chunk) for chunk in chunks])
+        return torch.empty_like(values).index_copy_(0, order, values)
 
     def _evaluate(self, X: Tensor, costs: Tensor) -> Tensor:
         mean, deviation = self._fantasies.posterior(X)
-        widths = (self._ends - torch.maximum(self._starts, costs[:, None])).clamp_min(0)
-        log_ei = log_expected_improvement(mean[..., None], deviation[..., None], self._levels)
+        steps = slice(int((self._ends <= costs.min()).sum()), None)  # the others have no width
+        starts, ends, levels = self._starts[steps], self._ends[steps], self._levels[:, steps]
+        widths = (ends - torch.maximum(starts, costs[:, None])).clamp_min(0)
+        log_ei = log_expected_improvement(mean[..., None], deviation[..., None], levels)
         terms = log_ei + widths.log()[:, None]
         return terms.flatten(start_dim=1).logsumexp(dim=1) - math.log(mean.shape[1])
 

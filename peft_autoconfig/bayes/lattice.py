@@ -32,31 +32,43 @@ class Lattice:
     max_cost: float
     interchangeable: range = range(0)
 
-    def neighbors(self, X: Tensor) -> Tensor:
+    def neighbors(
+        self, X: Tensor, *, limit: int | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Returns the allowed points ``m x d`` that differ from one of ``n x d`` by one move.
 
         A move gives one dimension any other level, or swaps two interchangeable dimensions.
+
+        Args:
+            X: ``n x d``.
+            limit: Moves at most, drawn evenly where there are more; None for all.
+            generator: Source of the draws.
         """
-        moved = distinct(torch.cat([self._changed(X), self._swapped(X)]))
+        rows, i, j, level_i, level_j = self._moves(X)
+        if limit is not None and len(rows) > limit:
+            kept = torch.randperm(len(rows), generator=generator)[:limit]
+            rows, i, j, level_i, level_j = (part[kept] for part in (rows, i, j, level_i, level_j))
+        moved = X[rows]
+        moved[torch.arange(len(rows)), i] = level_i
+        moved[torch.arange(len(rows)), j] = level_j
+        moved = distinct(moved)
         return moved[self.cost(moved).isfinite()]
 
-    def _changed(self, X: Tensor) -> Tensor:
-        changed = []
-        for dimension, count in enumerate(self.num_levels):
-            for level in torch.arange(count, dtype=X.dtype) / max(count - 1, 1):
-                rows = X[(X[:, dimension] - level).abs() > 1e-9].clone()
-                rows[:, dimension] = level
-                changed.append(rows)
-        return torch.cat(changed)
+    def _moves(self, X: Tensor) -> tuple[Tensor, ...]:
+        """Returns, for each move, its row of X, two dimensions, and what they become.
 
-    def _swapped(self, X: Tensor) -> Tensor:
-        swapped = [X[:0]]
-        for i in self.interchangeable:
-            for j in self.interchangeable[: i - self.interchangeable.start]:
-                rows = X[X[:, i] != X[:, j]].clone()
-                rows[:, [i, j]] = rows[:, [j, i]]
-                swapped.append(rows)
-        return torch.cat(swapped)
+        A change of one dimension names it twice.
+        """
+        levels = [torch.arange(n, dtype=X.dtype) / max(n - 1, 1) for n in self.num_levels]
+        dimension = torch.cat([torch.full((len(to),), i) for i, to in enumerate(levels)])
+        target = torch.cat(levels)
+        rows, choice = ((X[:, dimension] - target).abs() > 1e-9).nonzero().T
+        changed = rows, dimension[choice], dimension[choice], target[choice], target[choice]
+        pairs = torch.combinations(torch.tensor([*self.interchangeable], dtype=torch.long))
+        rows, pair = (X[:, pairs[:, 0]] != X[:, pairs[:, 1]]).nonzero().T
+        i, j = pairs[pair].T
+        swapped = rows, i, j, X[rows, j], X[rows, i]
+        return tuple(torch.cat(parts) for parts in zip(changed, swapped, strict=True))
 
     def keys(self, X: Tensor) -> list[tuple[int, ...]]:
         """Returns what tells points ``n x d`` apart: the number of the level in every dimension."""

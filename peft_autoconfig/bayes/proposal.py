@@ -18,6 +18,7 @@ __all__ = ["Knowledge", "propose"]
 NUM_SAMPLES = 16  # draws of the front
 NUM_RESTARTS = 8  # points that the local search carries along
 MAX_STEPS = 10
+MAX_MOVES = 2000  # looked at in one step, at random where there are more: all up to 24 layers
 MAX_NEIGHBORS = 500  # of the front's points, at random where there are more
 FLOOR_QUANTILE = 0.25
 
@@ -65,14 +66,17 @@ def propose(
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
     acquisition = LogNoisyEHVI(fantasies, costs, reference)
     front = baseline[is_non_dominated(mean, costs)]
-    near = lattice.neighbors(front)
-    near = near[torch.randperm(len(near), generator=generator)[:MAX_NEIGHBORS]]
+    near = lattice.neighbors(front, limit=MAX_NEIGHBORS, generator=generator)
     starts = lattice.unseen(torch.cat([candidates, near]), known.seen)
-    return _climb(acquisition, lattice, starts, known.seen)
+    return _climb(acquisition, lattice, starts, known.seen, generator)
 
 
 def _climb(
-    acquisition: LogNoisyEHVI, lattice: Lattice, starts: Tensor, seen: set[tuple[int, ...]]
+    acquisition: LogNoisyEHVI,
+    lattice: Lattice,
+    starts: Tensor,
+    seen: set[tuple[int, ...]],
+    generator: torch.Generator,
 ) -> Tensor:
     """Returns the best point found from the best starts by moving to the best neighbour."""
     if not len(starts):
@@ -80,12 +84,15 @@ def _climb(
     values = acquisition(lattice.inputs(starts), lattice.cost(starts))
     best = values.topk(min(NUM_RESTARTS, len(starts))).indices
     points, values = starts[best], values[best]
+    is_new = torch.ones(len(points), dtype=torch.bool)  # its moves are yet to be looked at
     for _ in range(MAX_STEPS):
-        moves = lattice.unseen(lattice.neighbors(points), seen)
+        moves = lattice.neighbors(points[is_new], limit=MAX_MOVES, generator=generator)
+        moves = lattice.unseen(moves, seen)
         gains = acquisition(lattice.inputs(moves), lattice.cost(moves))
         pool, worth = torch.cat([points, moves]), torch.cat([values, gains])
         top = worth.topk(len(points)).indices
         if worth[top].max() <= values.max():
             break
+        is_new = top >= len(points)
         points, values = pool[top], worth[top]
     return points[values.argmax()]

@@ -44,6 +44,15 @@ def test_neighbors_are_all_single_moves_and_swaps():
     assert set(LATTICE.keys(LATTICE.neighbors(x))) == expected
 
 
+def test_a_limit_draws_evenly_among_the_moves():
+    x = torch.tensor([[0.5, 1, 0, 0]], dtype=torch.float64)
+    every = set(LATTICE.keys(LATTICE.neighbors(x)))
+    drawn = [LATTICE.neighbors(x, limit=3, generator=generator(seed)) for seed in range(40)]
+    assert max(map(len, drawn)) == 3
+    assert {key for points in drawn for key in LATTICE.keys(points)} == every
+    assert torch.equal(LATTICE.neighbors(x, limit=99), LATTICE.neighbors(x))
+
+
 def test_unseen_drops_repeats_and_what_was_seen():
     X = torch.cat([ALLOWED[:3], ALLOWED[:3]])
     left = LATTICE.unseen(X, set(LATTICE.keys(ALLOWED[:1])))

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from peft_autoconfig.bayes import surrogate as module
 from peft_autoconfig.bayes.surrogate import fit_surrogate
 
 
@@ -27,7 +26,7 @@ def test_learns_a_function_and_its_noise():
     mean, deviation = surrogate.posterior(fresh)
     assert (mean - truth(fresh)).square().mean().sqrt() < 0.3
     assert deviation.max() < 2
-    noise = math.sqrt(surrogate.model.likelihood.noise.item()) * surrogate.scale
+    noise = math.sqrt(surrogate.model.noise) * surrogate.scale
     assert 0.2 < noise < 0.45
 
 
@@ -79,15 +78,11 @@ def test_a_diverged_training_does_not_drown_the_others():
     assert agreement > 0.5
 
 
-def test_a_failed_fit_falls_back_to_the_prior(monkeypatch, caplog):
-    def fail(*args, **kwargs):
-        raise RuntimeError("not positive definite")
-
-    monkeypatch.setattr(module, "fit_gpytorch_mll_scipy", fail)
-    X, Y = data(10)
+def test_scores_that_overflow_do_not_stop_it():
+    X, _ = data(4)
+    Y = torch.tensor([1e300, -1e300, 0.0, 1.0], dtype=torch.float64)
     mean, _ = fit_surrogate(X, Y).posterior(X)
-    assert "not positive definite" in caplog.text
-    assert torch.corrcoef(torch.stack([mean, Y]))[0, 1] > 0.9
+    assert not mean.isnan().any()
 
 
 def test_no_global_state_is_touched():
