@@ -88,6 +88,8 @@ def _climb(
     for _ in range(MAX_STEPS):
         moves = lattice.neighbors(points[is_new], limit=MAX_MOVES, generator=generator)
         moves = lattice.unseen(moves, seen)
+        if not len(moves):
+            break
         gains = acquisition(lattice.inputs(moves), lattice.cost(moves))
         pool, worth = torch.cat([points, moves]), torch.cat([values, gains])
         top = worth.topk(len(points)).indices
