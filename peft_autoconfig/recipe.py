@@ -62,6 +62,11 @@ class Recipe:
         max_steps: Optimiser steps at most; None for as many as the epochs take.
         batch_size: Examples per step.
         max_length: Tokens kept of an example.
+        micro_batch_size: Examples that go through the model at once; None for all of a step.
+        gradient_checkpointing: Whether activations are computed twice rather than kept.
+        lora_ranks: Ranks of a low-rank part that the search may choose from, 0 for none; None
+            leaves that part out, as AutoPEFT's space does.
+        lora_modules: Where the low-rank part goes: "attention", "feed_forward" or "all".
         learning_rates: Rates that the search, and each baseline, may choose from. The default are
             the two between which the order of configurations turns round on trec and the embedded
             task.
@@ -84,6 +89,10 @@ class Recipe:
     max_steps: int | None = None
     batch_size: int = 32
     max_length: int = 128
+    micro_batch_size: int | None = None
+    gradient_checkpointing: bool = False
+    lora_ranks: tuple[int, ...] | None = None
+    lora_modules: str = "all"
     learning_rates: tuple[float, ...] = (1e-3, 5e-3)
     max_params: int | None = None
     trials: int | None = None
@@ -133,7 +142,9 @@ class Recipe:
 
     def keep(self, run: str | os.PathLike[str]) -> None:
         """Writes the recipe into a run folder, which exists."""
-        write_json(Path(run) / FILE_NAME, self.values())
+        # what is off is left out, as on a command line
+        said = {n: v for n, v in self.values().items() if v is not None and v is not False}
+        write_json(Path(run) / FILE_NAME, said)
 
     def values(self) -> dict[str, Any]:
         """Returns all values by their names, JSON-compatible; inverse of `of`."""
@@ -185,13 +196,21 @@ class Recipe:
             max_steps=self.max_steps or (EMBEDDED_STEPS if self.is_embedded else None),
             batch_size=self.batch_size,
             max_length=self.max_length,
+            micro_batch_size=self.micro_batch_size,
+            gradient_checkpointing=self.gradient_checkpointing,
         )
         return Training(self.model or _embedded_model(), self.load_task(), plan, seed=self.seed)
 
     def space(self, training: Training) -> SearchSpace:
         """Returns what may vary for the model of ``training``."""
+        choices: dict[str, Any] = {}
+        if self.lora_ranks is not None:
+            choices = {"lora_ranks": self.lora_ranks, "lora_modules": self.lora_modules}
         return SearchSpace.from_model(
-            training.model_config, learning_rates=self.learning_rates, max_params=self.max_params
+            training.model_config,
+            learning_rates=self.learning_rates,
+            max_params=self.max_params,
+            **choices,
         )
 
     def search(self, training: Training, run: str | os.PathLike[str]) -> Search:
@@ -299,7 +318,7 @@ def _as(annotation: Any, value: Any, name: str) -> Any:
             return float(value)
         except ValueError:
             pass
-    elif isinstance(value, kind) and not isinstance(value, bool):
+    elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     elif kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)

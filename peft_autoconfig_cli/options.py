@@ -33,6 +33,13 @@ def _numbers(text: str) -> list[float]:
         raise typer.BadParameter(f"expected numbers with commas between them: {error}") from error
 
 
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(word) for word in _words(text)]
+    except ValueError as error:
+        raise typer.BadParameter(f"expected counts with commas between them: {error}") from error
+
+
 def _option(panel: str, help: str, **more: Any) -> Any:
     return typer.Option(help=help, rich_help_panel=panel, show_default=False, **more)
 
@@ -90,6 +97,24 @@ TRAINING: dict[str, Any] = {
     "max_length": Annotated[
         int | None, _option(_TRAIN, "Tokens kept of an example. (Default: 128.)", min=1)
     ],
+    "micro_batch_size": Annotated[
+        int | None,
+        _option(
+            _TRAIN,
+            "Examples at once, of those of a step; a training that runs out of memory halves it "
+            "by itself.",
+            min=1,
+        ),
+    ],
+    "gradient_checkpointing": Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Compute activations twice rather than keep them.",
+            rich_help_panel=_TRAIN,
+            show_default=False,
+        ),
+    ],
     "seed": Annotated[
         int | None, _option(_TRAIN, "Seed of data, proposals and trainings. (Default: 0.)", min=0)
     ],
@@ -102,6 +127,23 @@ SEARCH: dict[str, Any] = {
     ],
     "max_params": Annotated[
         int | None, _option(_SEARCH, "Parameters of a configuration at most.", min=1)
+    ],
+    "lora_ranks": Annotated[
+        str | None,
+        _option(
+            _SEARCH,
+            "Search a low-rank part (LoRA) too, of these ranks, 0 for none: 0,2,8,32.",
+            parser=_counts,
+            metavar="RANK[,RANK...]",
+        ),
+    ],
+    "lora_modules": Annotated[
+        str | None,
+        _option(
+            _SEARCH,
+            "Where the low-rank part goes. (Default: all.)",
+            metavar="attention|feed_forward|all",
+        ),
     ],
     "learning_rates": Annotated[
         str | None,

@@ -10,6 +10,7 @@ from peft_autoconfig.errors import ConfigError, RunError
 from peft_autoconfig.recipe import Recipe
 from peft_autoconfig_cli.options import RECIPE
 
+FLAG = "gradient_checkpointing"  # off unless given
 FILES = {
     "recipe.yaml": "model: bert\ntask: rte\nlearning_rates: [1e-3, 0.01]\ntext_columns: a\n",
     "recipe.toml": 'model="bert"\ntask="rte"\nlearning_rates=[1e-3, 0.01]\ntext_columns=["a"]\n',
@@ -49,7 +50,7 @@ def test_the_command_line_has_a_flag_for_every_field():
 def test_help_states_the_default(field):
     help_text = RECIPE[field.name].__metadata__[0].help
     default = field.default
-    if default is not None and field.name not in ("task", "learning_rates"):
+    if default is not None and field.name not in ("task", "learning_rates", FLAG):
         assert (
             f"(Default: {default:g}.)" in help_text
             if isinstance(default, float)
@@ -67,6 +68,8 @@ def test_help_states_the_default(field):
         ({"learning_rates": []}, "learning_rates must be"),
         ({"learning_rates": ["a"]}, "learning_rates must be"),
         ({"model": 3}, "model must be str, got 3"),
+        ({"gradient_checkpointing": 1}, "gradient_checkpointing must be bool, got 1"),
+        ({"lora_ranks": [4.5]}, "lora_ranks must be int, got 4.5"),
         ({"report_seeds": -1}, "report_seeds must be at least 0"),
     ],
 )
@@ -101,3 +104,15 @@ def test_the_embedded_task_has_its_own_budget():
     )
     assert Recipe(model="/models/bert-base", train_file="x/films.csv").label == "bert-base-films"
     assert Path(Recipe().label).name == "minilm-questions"
+
+
+def test_the_low_rank_part_is_searched_if_ranks_are_given(tiny_folder, tmp_path):
+    file = tmp_path / "letters.csv"
+    file.write_text("text,label\n" + "".join(f"{a}{b},{a}\n" for a in "xy" for b in "abcdefghij"))
+    plain = Recipe(model=tiny_folder, train_file=str(file))
+    training = plain.training()
+    assert plain.space(training).lora_ranks is None
+    ranked = Recipe.of(plain.values() | {"lora_ranks": [0, 4], "lora_modules": "attention"})
+    space = ranked.space(training)
+    assert (space.lora_ranks, space.lora_modules) == ((0, 4), "attention")
+    assert space.num_points > plain.space(training).num_points

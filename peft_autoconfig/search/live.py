@@ -256,5 +256,5 @@ def quieten() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # a view tells of trials that fail
     logging.getLogger(Search.__module__).setLevel(logging.ERROR)
-    # a name that PEFT still uses and transformers will drop
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    # names that PEFT and we still use and transformers will drop
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")

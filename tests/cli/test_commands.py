@@ -147,6 +147,7 @@ def test_runs_are_compared_by_one_reference(searched, settings, tmp_path):
         (["search", "--train-file", "missing.csv"], 1, "missing.csv"),
         (["search", "--config", "missing.yaml"], 1, "missing.yaml"),
         (["search", "--learning-rates", "a,b"], 2, "expected numbers with commas"),
+        (["search", "--lora-ranks", "2.5"], 2, "expected counts with commas"),
         (["search", "--trials", "0"], 2, "greater than or equal to 1"),
         (["search", "--nonsense"], 2, "nonsense"),
         ([], 2, "Usage"),
