@@ -1,121 +1,127 @@
-"""Compares samplers on synthetic searches with a known front; writes results/summary.json.
+"""Compares samplers on synthetic searches with a known front; `README.md` says what it shows.
 
-    OMP_NUM_THREADS=1 python benchmarks/optimiser/run.py [--instances 4] [--samplers ours tpe ...]
+    OMP_NUM_THREADS=1 python benchmarks/optimiser/run.py --small     # minutes
+    OMP_NUM_THREADS=1 python benchmarks/optimiser/run.py             # the whole table: many hours
 
-Every sampler starts from the same design and is given the same noise; a point that it draws outside
-the space is pruned and costs it nothing. The figure is the hypervolume of the true scores of all
-that was evaluated, divided by that of the exact front.
+Every search is stored in results/runs/<method>.jsonl as soon as it is done; what is stored is not
+run again while the code behind it is the same. So the command may be stopped, run again, run on
+more processes, or for some methods first. `summarise.py` then makes the table and the plot.
 """
 
 import argparse
 import json
-import platform
 import time
 import warnings
-from datetime import date
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import optuna
 import torch
-from optuna.trial import TrialState
-from problem import Problem
+from methods import EVERY, SAMPLERS, Search, code_of
+from problem import FAMILIES, Problem
+from summarise import summarise
 
-from peft_autoconfig.sampler import NUM_STARTUP, BayesianSampler, startup_design
-
-MARKS = (20, 40, 60)
-HERE = Path(__file__).parent
+RUNS = Path(__file__).parent / "results" / "runs"
 
 
-class StratifiedSampler(optuna.samplers.RandomSampler):
-    """Random search from cheap to dear: `SearchSpace.sample_stratified`."""
-
-    def __init__(self, space, seed):
-        super().__init__(seed)
-        self._space, self._generator = space, np.random.default_rng([seed, 1])
-
-    def infer_relative_search_space(self, study, trial):
-        return self._space.distributions
-
-    def sample_relative(self, study, trial, search_space):
-        return self._space.decode_params(self._space.sample_stratified(1, self._generator)[0])
-
-
-SAMPLERS = {
-    "ours": lambda space, seed: BayesianSampler(space, seed),
-    "random": StratifiedSampler,
-    "tpe": lambda space, seed: optuna.samplers.TPESampler(
-        n_startup_trials=NUM_STARTUP, multivariate=True, seed=seed
-    ),
-    "nsga3": lambda space, seed: optuna.samplers.NSGAIIISampler(population_size=20, seed=seed),
-    "gp": lambda space, seed: optuna.samplers.GPSampler(n_startup_trials=NUM_STARTUP, seed=seed),
-}
-
-
-def search(problem: Problem, name: str, seed: int, marks=MARKS) -> tuple[list[float], float]:
-    """Returns the share of the exact hypervolume at each mark, and seconds per proposal."""
-    space, noise = problem.space, np.random.default_rng([seed, 2])
-    study = optuna.create_study(
-        directions=["maximize", "minimize"], sampler=SAMPLERS[name](space, seed)
-    )
-    if name not in ("ours", "random"):
-        for x in startup_design(space, NUM_STARTUP, seed):
-            study.enqueue_trial(space.decode_params(x))
-    scores, costs, seconds = [], [], 0.0
-
-    def evaluate(trial):
-        nonlocal seconds
-        started = time.process_time()
-        config = space.suggest(trial)
-        rate = trial.params["learning_rate"] if space.learning_rates else None
-        seconds += time.process_time() - started
-        scores.append(problem.score(config, rate))
-        costs.append(space.num_params(config))
-        return scores[-1] + problem.noise * noise.standard_normal(), np.log10(costs[-1])
-
-    while len(scores) < max(marks):
-        study.optimize(evaluate, n_trials=1)
-    best = problem.hypervolume(*problem.front())
-    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
-    print(f"  {name}: {pruned} pruned", flush=True) if pruned else None
-    shares = [problem.hypervolume(np.array(scores[:n]), np.array(costs[:n])) / best for n in marks]
-    return shares, seconds / max(marks)
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--instances", type=int, default=4)
-    parser.add_argument("--layers", type=int, nargs="+", default=[6, 12])
-    parser.add_argument("--samplers", nargs="+", default=["ours", "random", "tpe", "nsga3"])
-    parser.add_argument("--output", default=str(HERE / "results" / "summary.json"))
-    options = parser.parse_args()
+def run(key: dict, budget: int, limit: float) -> dict:
+    """Returns the record of one search, cut short once its proposals took ``limit`` CPU seconds."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    summary = {
-        "date": str(date.today()),
-        "machine": f"{platform.machine()}, one core, torch {torch.__version__}",
-        "marks": MARKS,
-        "results": [],
+    problem = Problem(key["layers"], key["instance"], key["family"])
+    search = Search(problem, key["method"], key["instance"])
+    started = time.perf_counter()
+    while len(search.scores) < budget and sum(search.seconds) < limit:
+        search.advance(min(key["q"], budget - len(search.scores)))
+    seconds = np.array(search.seconds)
+    means = [
+        round(float(part.mean()), 4) for part in np.split(seconds, range(20, len(seconds), 20))
+    ]
+    return key | {
+        "code": code_of(key["method"]),
+        "budget": budget,
+        "evaluations": len(search.scores),
+        "curve": search.curve(),
+        "every": EVERY,
+        "cpu_seconds_per_proposal_by_20": means,
+        "wall_seconds": round(time.perf_counter() - started, 1),
     }
-    for num_layers in options.layers:
-        for name in options.samplers:
-            runs = [
-                search(Problem(num_layers, seed), name, seed) for seed in range(options.instances)
-            ]
-            shares = np.array([shares for shares, _ in runs])
-            error = shares.std(axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else None
-            row = {
-                "layers": num_layers,
-                "sampler": name,
-                "mean": shares.mean(axis=0).round(3).tolist(),
-                "standard_error": None if error is None else error.round(3).tolist(),
-                "per_instance": shares.round(3).tolist(),
-                "seconds_per_proposal": round(float(np.mean([s for _, s in runs])), 3),
-            }
-            summary["results"].append(row)
-            print(num_layers, name, row["mean"], row["seconds_per_proposal"], flush=True)
-            Path(options.output).write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def stored(method: str) -> list[dict]:
+    """Returns the records of a method that the present code would give again."""
+    file = RUNS / f"{method}.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [record for record in map(json.loads, lines) if record["code"] == code_of(method)]
+
+
+def missing(options: argparse.Namespace) -> list[dict]:
+    """Returns the keys of the searches that are still to be run, all methods of an instance first.
+
+    So an interrupted run has whole comparisons on fewer instances.
+    """
+    names = ("method", "family", "layers", "instance", "q")
+    done = {
+        tuple(record[name] for name in names)
+        for method in options.methods
+        for record in stored(method)
+        if record["budget"] >= options.budget
+    }
+    keys = product(
+        range(options.instances), options.layers, options.families, options.q, options.methods
+    )
+    ordered = [(method, family, layers, i, q) for i, layers, family, q, method in keys]
+    return [dict(zip(names, key, strict=True)) for key in ordered if key not in done]
+
+
+def store(record: dict) -> None:
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with (RUNS / f"{record['method']}.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def read_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--small", action="store_true", help="a preset that runs in minutes")
+    parser.add_argument("--methods", nargs="+", choices=[*SAMPLERS], default=[*SAMPLERS])
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=[*FAMILIES])
+    parser.add_argument("--layers", type=int, nargs="+", default=[6, 12, 24, 32])
+    parser.add_argument("--instances", type=int, default=10)
+    parser.add_argument("--q", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument(
+        "--limit", type=float, default=1800, help="CPU seconds for the proposals of one search"
+    )
+    options = parser.parse_args()
+    if options.small:
+        options.layers, options.q, options.budget = [6, 24], [1], 60
+        options.instances = min(options.instances, 2)
+        options.methods = [name for name in options.methods if name != "gp"]
+    return options
+
+
+def main() -> None:
+    options = read_options()
+    todo = missing(options)
+    print(f"{len(todo)} searches to run", flush=True)
+    with ProcessPoolExecutor(options.processes) as pool:
+        futures = [pool.submit(run, key, options.budget, options.limit) for key in todo]
+        for number, future in enumerate(as_completed(futures), start=1):
+            record = future.result()
+            store(record)
+            where = " ".join(
+                str(record[n]) for n in ("method", "family", "layers", "instance", "q")
+            )
+            print(
+                f"{number}/{len(todo)} {where}: {record['curve'][-1]} after "
+                f"{record['evaluations']}, {record['wall_seconds']} s",
+                flush=True,
+            )
+    summarise({method: stored(method) for method in SAMPLERS})
 
 
 if __name__ == "__main__":
