@@ -6,6 +6,8 @@ import pytest
 import torch
 from transformers import StaticCache
 
+from peft_autoconfig import AutoPEFTConfig
+
 from .architectures import ARCHITECTURES
 from .configurations import METHODS, adapted, output, own_gradients
 
@@ -72,3 +74,15 @@ def test_compiled_decoding_with_a_static_cache():
             result = model(**step, past_key_values=cache, cache_position=step["position_ids"][0])
             logits.append(result.logits[:, -1:])
     torch.testing.assert_close(torch.cat(logits, dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_mixed_batches():
+    batch = ARCHITECTURES["BERT"].batch()
+    model = adapted("BERT", "all", **ONE_LAYER["BERT"])
+    model.add_adapter("other", AutoPEFTConfig(prefix_length=2))
+    model.eval()
+    names = {"adapter_names": ["default", "other", "__base__"]}
+    with torch.no_grad():
+        expected = output(model, {**batch, **names})
+        model.compile(backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(output(model, {**batch, **names}), expected)
