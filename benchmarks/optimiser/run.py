@@ -24,6 +24,7 @@ from problem import FAMILIES, Problem
 from summarise import summarise
 
 RUNS = Path(__file__).parent / "results" / "runs"
+KEY = ("method", "family", "layers", "instance", "q")
 
 
 def run(key: dict, budget: int, limit: float) -> dict:
@@ -52,10 +53,12 @@ def run(key: dict, budget: int, limit: float) -> dict:
 
 
 def stored(method: str) -> list[dict]:
-    """Returns the records of a method that the present code would give again."""
+    """Returns the records of a method that the present code would give again, the longest each."""
     file = RUNS / f"{method}.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    return [record for record in map(json.loads, lines) if record["code"] == code_of(method)]
+    records = [record for record in map(json.loads, lines) if record["code"] == code_of(method)]
+    records.sort(key=lambda record: record["budget"])
+    return [*{tuple(record[name] for name in KEY): record for record in records}.values()]
 
 
 def missing(options: argparse.Namespace) -> list[dict]:
@@ -63,9 +66,8 @@ def missing(options: argparse.Namespace) -> list[dict]:
 
     So an interrupted run has whole comparisons on fewer instances.
     """
-    names = ("method", "family", "layers", "instance", "q")
     done = {
-        tuple(record[name] for name in names)
+        tuple(record[name] for name in KEY)
         for method in options.methods
         for record in stored(method)
         if record["budget"] >= options.budget
@@ -74,7 +76,7 @@ def missing(options: argparse.Namespace) -> list[dict]:
         range(options.instances), options.layers, options.families, options.q, options.methods
     )
     ordered = [(method, family, layers, i, q) for i, layers, family, q, method in keys]
-    return [dict(zip(names, key, strict=True)) for key in ordered if key not in done]
+    return [dict(zip(KEY, key, strict=True)) for key in ordered if key not in done]
 
 
 def store(record: dict) -> None:
@@ -113,9 +115,7 @@ def main() -> None:
         for number, future in enumerate(as_completed(futures), start=1):
             record = future.result()
             store(record)
-            where = " ".join(
-                str(record[n]) for n in ("method", "family", "layers", "instance", "q")
-            )
+            where = " ".join(str(record[name]) for name in KEY)
             print(
                 f"{number}/{len(todo)} {where}: {record['curve'][-1]} after "
                 f"{record['evaluations']}, {record['wall_seconds']} s",
