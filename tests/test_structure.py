@@ -34,7 +34,7 @@ ALLOWED = {
     "front": {"errors", "run", "tuner", "tasks", "training", "search"},
     # It reads results and trains nothing.
     "report": {"errors", "run", "tuner", "bayes", "space", "search"},
-    "hub": {"errors", "run", "report", "search", "tasks"},
+    "hub": {"errors", "run", "report", "search", "space", "tasks"},
     # What flags, a file or a run folder say a search is.
     "recipe": {"errors", "run", "tasks", "training", "search", "space", "front"},
     # The face of the package, which shows what is inside.

@@ -4,7 +4,7 @@ The metadata follow PEFT's and the Hub's conventions (``library_name``, ``base_m
 model-index); the text is for whoever finds the repository. It says what is in the run folder and
 nothing else: no paths, no names of machines.
 
-Imports `report`, `search`, `tasks` and `tuner`; imported by `push`.
+Imports `report`, `search`, `space` and `tasks`; imported by `push`.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from ..report.findings import Findings
 from ..report.repeats import Repeat, Scores
 from ..search.live import describe, duration
 from ..search.trial import TrialRecord
+from ..space import SearchSpace
 from ..tasks.catalogue import CATALOGUE, Entry
 
 __all__ = ["model_card"]
@@ -98,6 +99,9 @@ def _use(
     given = (
         f", num_labels={len(labels) or 1}" if task_type == "SEQ_CLS" and labels is not None else ""
     )
+    # of the whole front, `from_search` takes the best score within a budget
+    is_best = chosen.number == members[-1].number
+    budget = "" if is_best else f", max_params={chosen.num_params}"
     name = CLASSES.get(task_type or "", "AutoPeftModel")
     lines = [
         "## Use\n\n```bash\npip install peft-autoconfig\n```\n\n```python",
@@ -118,7 +122,7 @@ def _use(
         "from peft import get_peft_model",
         "from peft_autoconfig import AutoPEFTConfig",
         "",
-        f'config = AutoPEFTConfig.from_search("{repo_id}")',
+        f'config = AutoPEFTConfig.from_search("{repo_id}"{budget})',
         "model = get_peft_model(base_model, config)",
         "```",
     ]
@@ -164,6 +168,10 @@ def _comparison(findings: Findings) -> str:
             f"| {repeat.name} | {repeat.num_params:,} | {repeat.test.mean:.4f} | {spread} "
             f"| {len(repeat.test.values)} |"
         )
+    lines.append(
+        "\nAn adapter here is that of the seed which was best on the held-out part of the training "
+        "set; the score in the metadata is the mean over the seeds."
+    )
     return "\n".join(lines)
 
 
@@ -176,9 +184,8 @@ def _how(findings: Findings) -> str:
         f"- {len(findings.complete)} trials by multi-objective Bayesian optimisation (score "
         f"against parameters), {failed} failed, {duration(seconds)} of training, seed "
         f"{findings.seed}",
-        f"- a space of {space.num_points:,} points: {space.num_layers} layers, on or off; sizes of "
-        f"each part from {min(space.serial_bottleneck_sizes)} to "
-        f"{max(space.serial_bottleneck_sizes)}",
+        f"- a space of {space.num_points:,} points: {space.num_layers} layers, on or off; "
+        f"{_sizes(space)}",
     ]
     if space.learning_rates:
         rates = ", ".join(f"{rate:g}" for rate in space.learning_rates)
@@ -190,6 +197,19 @@ def _how(findings: Findings) -> str:
         lines.append(f"- examples: {_listed(task['sizes'])}")
     lines.append("\n`search.json` and `front.json` hold the facts.")
     return "\n".join(lines)
+
+
+def _sizes(space: SearchSpace) -> str:
+    """Returns from where to where the size of each part was searched."""
+    choices = {
+        "serial adapter": space.serial_bottleneck_sizes,
+        "parallel adapter": space.parallel_bottleneck_sizes,
+        "prefix": space.prefix_lengths,
+        "LoRA rank": space.lora_ranks or (0,),
+    }
+    return ", ".join(
+        f"{name} {min(sizes)} to {max(sizes)}" for name, sizes in choices.items() if max(sizes)
+    )
 
 
 def _limits(findings: Findings) -> str:

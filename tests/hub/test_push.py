@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, ModelCard
 from peft_autoconfig.errors import ConfigError, HubError, RunError
 from peft_autoconfig.hub import push
 from peft_autoconfig.hub.push import ATTEMPTS
-from peft_autoconfig.run.folder import read_front
+from peft_autoconfig.run.folder import read_front, select_member
 
 from .conftest import make_run
 from .hub_server import TOKEN, Fault
@@ -89,6 +89,16 @@ def test_the_card_follows_the_conventions(found, server, api):
         assert words in card.text
     for member in found.front():
         assert f"| {member.score:.4f} | {member.num_params:,} |" in card.text
+
+
+def test_the_card_names_the_budget_that_gives_its_own_winner(found, server, api):
+    push(found.folder.path, REPO, select="params", whole_front=True, api=api)
+    smallest = found.front()[0]
+    text = files_of(server)["README.md"].decode()
+    assert f'from_search("{REPO}", max_params={smallest.num_params})' in text
+    assert f"| here, `adapters/{smallest.number}` |" in text
+    chosen = select_member(found.folder.path, max_params=smallest.num_params)
+    assert chosen["trial"] == smallest.number
 
 
 def test_without_a_table_the_score_is_named_for_what_it_is(tmp_path, server, api):
