@@ -43,6 +43,12 @@ class LowRankHook:
         self.handle = module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if module is not self.module:
+            raise RuntimeError(
+                "Low-rank updates cannot follow a module into the copies that nn.DataParallel "
+                "makes of it, as Trainer does by itself on several GPUs; start the script with "
+                "`accelerate launch` or `torchrun` instead, or show it one GPU."
+            )
         return self.update(args[0], output)
 
 

@@ -82,6 +82,23 @@ class _LayerwiseTuner(BaseTuner):
         config.awaits_weights = False
         return remapped
 
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: Any,
+    ) -> dict[str, Tensor]:
+        """Returns the entries of the adapter, also where FSDP has marked the names of modules."""
+        sites = {
+            name.replace("_fsdp_wrapped_module.", "")
+            for name, module in model.named_modules()
+            if isinstance(module, Site)
+        }
+        return {k: v for k, v in state_dict.items() if k.split(".autopeft_")[0] in sites}
+
     def _sites(self) -> list[Site]:
         return [module for module in self.model.modules() if isinstance(module, Site)]
 

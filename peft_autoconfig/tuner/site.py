@@ -9,6 +9,7 @@ its last or second to last place.
 Imports `errors`, `config`, `low_rank`; imported by `bottleneck`, `prefix` and `model`.
 """
 
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Container, Mapping
 from functools import partial
@@ -260,15 +261,21 @@ class InputTap:
     """Remembers the input of a module until the site that needs it comes by."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.input: Tensor | None = None
+        # by thread, since a server may run one model in several
+        self.inputs: dict[int, Tensor] = {}
         self.handle: RemovableHandle = module.register_forward_pre_hook(self)
 
     def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self.input = args[0]
+        self.inputs[_thread()] = args[0]
 
     def take(self) -> Tensor:
         """Returns the remembered input, ``... x H``, and forgets it."""
-        value, self.input = self.input, None
+        value = self.inputs.pop(_thread(), None)
         if value is None:
             raise RuntimeError("The feed-forward sub-layer ran past its first module.")
         return value
+
+
+def _thread() -> int:
+    # a compiled graph knows nothing of threads, and is run as a whole by one
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
