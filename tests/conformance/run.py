@@ -1,6 +1,6 @@
 """Runs PEFT's own tests on our methods and writes `summary.json`; see README.md.
 
-python tests/conformance/run.py            all of the selection, about a quarter of an hour
+python tests/conformance/run.py            everything, some six minutes of one core
 python tests/conformance/run.py --quick    one model of each family
 python tests/conformance/run.py -k "training and serial"
 """
