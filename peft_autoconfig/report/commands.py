@@ -49,8 +49,9 @@ def search_command(findings: Findings) -> str | None:
         words = ["accelerate", "launch", "--mixed_precision", str(precision)]
         words += ["-m", "peft_autoconfig_cli", "search"]
     for name, value in values.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", _flag_value(value)]
+        if value is not None and value is not False:
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] if value is True else [flag, _flag_value(value)]
     return _wrapped([*words, "--output", "runs/again"])
 
 

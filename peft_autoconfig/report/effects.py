@@ -106,7 +106,7 @@ def choice_effects(
     made_up = np.random.default_rng(seed).integers(2, size=(len(X), NUM_MADE_UP)).astype(float)
     inputs = np.hstack([X, made_up])
     surrogate = fit_surrogate(torch.from_numpy(inputs), Y)
-    lengths = surrogate.model.covar_module.lengthscale.detach().flatten().tolist()
+    lengths = surrogate.model.length_scales.tolist()
     shares = _fanova(space, records, seed)
     moves = _moves(space, inputs, surrogate, seed)
     choices = [
@@ -115,7 +115,7 @@ def choice_effects(
         if i in moves
     ]
     choices.sort(key=lambda choice: -choice.move.middle)
-    noise = float(surrogate.model.likelihood.noise.detach()) ** 0.5 * surrogate.scale
+    noise = surrogate.model.noise**0.5 * surrogate.scale
     return Effects(
         choices=tuple(choices),
         num_trials=len(records),

@@ -80,9 +80,9 @@ def _configs(space: SearchSpace) -> list[AutoPEFTConfig]:
 
     Where the budget is too tight for that, they are the largest and the median of a sample.
     """
-    levels = np.linspace(1, 1 / 8, 8)[:, None]
-    layers = np.ones((len(levels), len(space.dimensions) - 3))
-    for X in (np.hstack([levels, levels, levels, layers]), space.sample_stratified(256, seed=0)):
+    even = np.ones((8, len(space.dimensions)))
+    even[:, : len(space.size_names)] = np.linspace(1, 1 / 8, 8)[:, None]
+    for X in (even, space.sample_stratified(256, seed=0)):
         counts = space.count_params(X)
         fits = (counts > 0) & (counts <= (space.max_params or counts.max()))
         if fits.any():

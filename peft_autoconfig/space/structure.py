@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
 from ..errors import ConfigError, PlacementError
-from ..tuner.attention import attention_sizes
+from ..tuner.attention import attention_sizes, check_prefix
 from ..tuner.config import AutoPEFTConfig
 from ..tuner.low_rank import linear_sizes
 from ..tuner.placement import LayerPlaces, find_layers
@@ -47,7 +47,10 @@ def read_structure(
     layers = find_layers(model)
     sizes: dict[str, list[int]] = {"hidden_size": [places.hidden_size for places in layers]}
     with suppress(PlacementError):
-        heads = [attention_sizes(model.get_submodule(places.attention)) for places in layers]
+        attentions = [model.get_submodule(places.attention) for places in layers]
+        for attention in attentions:
+            check_prefix(attention)
+        heads = [attention_sizes(attention) for attention in attentions]
         sizes["key_value_size"] = [size.num_heads * size.head_dim for size in heads]
     if lora_modules is not None:
         sizes["low_rank_size"] = list(_low_rank_sizes(model, layers, lora_modules))

@@ -50,10 +50,10 @@ def check_layers(value: Any, parts: Iterable[str]) -> Layers:
             f"layers_to_transform as a dict must have keys among {sorted(parts)}, "
             f"got {sorted(value)}."
         )
-    return {
-        part: _indices(layers, f"layers_to_transform[{part!r}]") or []
-        for part, layers in value.items()
+    chosen = {
+        part: _indices(layers, f"layers_to_transform[{part!r}]") for part, layers in value.items()
     }
+    return {part: layers for part, layers in chosen.items() if layers is not None} or None
 
 
 def per_layer(size: int | list[int], name: str, num_layers: int) -> list[int]:

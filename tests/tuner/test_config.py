@@ -121,6 +121,13 @@ def test_fields_of_all_parts_are_checked(fields, message):
         AutoPEFTConfig(**{"serial_bottleneck_size": 1, **fields})
 
 
+def test_a_part_without_layers_of_its_own_is_in_all():
+    config = AutoPEFTConfig(prefix_length=2, lora_rank=1, layers_to_transform={"prefix": None})
+    assert config.layers_to_transform is None
+    config = AutoPEFTConfig(prefix_length=2, layers_to_transform={"prefix": None, "lora": 0})
+    assert config.layer_sizes(2) == [LayerSizes(prefix=2), LayerSizes(prefix=2)]
+
+
 def test_a_loaded_config_keeps_the_version_of_peft_that_wrote_it():
     config = LowRankConfig(peft_version="0.18.0")
     assert config.joined().peft_version == "0.18.0"
