@@ -10,6 +10,7 @@ Interrupt it as you like: the same command goes on where it was.
 """
 
 import argparse
+import signal
 import sys
 
 from peft_autoconfig.errors import AutoConfigError
@@ -47,6 +48,9 @@ def parse_arguments() -> argparse.Namespace:
     search = parser.add_argument_group("the search")
     search.add_argument("--trials", type=int, help="configurations to train")
     search.add_argument("--max-params", type=int, help="parameters at most")
+    search.add_argument("--max-hours", type=float, help="begin no trial after so many hours")
+    search.add_argument("--max-training-hours", type=float, help="sum over all processes")
+    search.add_argument("--storage", help="postgresql+psycopg2://user@host/database, to share")
     search.add_argument("--output", default="runs/search", help="run folder")
     add("--seed", type=int, default=0)
     report = parser.add_argument_group("the report")
@@ -85,6 +89,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # machines that may be taken away say so first
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except AutoConfigError as error:

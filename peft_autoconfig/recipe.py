@@ -18,7 +18,7 @@ import os
 import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -30,6 +30,7 @@ from .front.comparison import Evaluated, Row
 from .front.table import compare_front, num_trainings
 from .run.json_file import read_json, write_json
 from .search import Callback, Search
+from .search.storage_url import public
 from .space import SearchSpace
 from .tasks import Task, load_files_task, load_task
 from .tasks.questions import EMBEDDED
@@ -72,6 +73,11 @@ class Recipe:
             task.
         max_params: Parameters of a configuration at most; None for no limit.
         trials: Configurations to train; None stands for 40, or 16 on the embedded task.
+        max_hours: Hours since the search began after which no trial begins; None for no limit.
+        max_training_hours: Hours of training at most, summed over all workers; None for no limit.
+        retries: How often a configuration is tried again whose training raised an error.
+        storage: Address of a PostgreSQL data base for the trials, so that many machines may search
+            together; None keeps them in the run folder. The password in it is kept nowhere.
         seed: Seed of the proposals, the division of the data and the trainings.
         report_seeds: Trainings with new seeds for each row of the report; 0 leaves it out.
         front_members: Members of the front to train and save; None for all.
@@ -96,14 +102,18 @@ class Recipe:
     learning_rates: tuple[float, ...] = (1e-3, 5e-3)
     max_params: int | None = None
     trials: int | None = None
+    max_hours: float | None = None
+    max_training_hours: float | None = None
+    retries: int = 1
+    storage: str | None = field(default=None, repr=False)
     seed: int = 0
     report_seeds: int = 2
     front_members: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = _as(field.type, getattr(self, field.name), field.name)
-            object.__setattr__(self, field.name, value)
+        for entry in fields(self):
+            value = _as(entry.type, getattr(self, entry.name), entry.name)
+            object.__setattr__(self, entry.name, value)
         for name in PATHS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
@@ -117,7 +127,7 @@ class Recipe:
         Raises:
             ConfigError: A name is unknown or a value has the wrong type.
         """
-        names = [field.name for field in fields(cls)]
+        names = [entry.name for entry in fields(cls)]
         for name in values:
             if name not in names:
                 close = difflib.get_close_matches(str(name), names, n=1)
@@ -147,11 +157,15 @@ class Recipe:
         write_json(Path(run) / FILE_NAME, said)
 
     def values(self) -> dict[str, Any]:
-        """Returns all values by their names, JSON-compatible; inverse of `of`."""
-        return {
+        """Returns all values by their names, JSON-compatible and without secrets.
+
+        Else it is the inverse of `of`.
+        """
+        values = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        return values | {"storage": self.storage and public(self.storage)}
 
     @property
     def is_embedded(self) -> bool:
@@ -219,7 +233,13 @@ class Recipe:
         Raises:
             RunError: The folder is unusable, or is of another search.
         """
-        search = Search(self.space(training), run, seed=self.seed, about=training.about())
+        search = Search(
+            self.space(training),
+            run,
+            seed=self.seed,
+            about=training.about(),
+            storage=self.storage,
+        )
         self.keep(search.folder.path)
         return search
 
@@ -235,7 +255,14 @@ class Recipe:
         training.load()
         constant = constant_predictor(training.task, "dev")
         search.pilot(training, constant.score, baseline_loss=constant.loss, callbacks=callbacks)
-        search.run(training, self.num_trials, callbacks=callbacks)
+        search.run(
+            training,
+            self.num_trials,
+            max_hours=self.max_hours,
+            max_training_hours=self.max_training_hours,
+            retries=self.retries,
+            callbacks=callbacks,
+        )
 
     def compare(
         self,

@@ -154,6 +154,33 @@ SEARCH: dict[str, Any] = {
             metavar="RATE[,RATE...]",
         ),
     ],
+    "max_hours": Annotated[
+        float | None,
+        _option(_SEARCH, "Begin no trial later than so many hours after the search began."),
+    ],
+    "max_training_hours": Annotated[
+        float | None,
+        _option(_SEARCH, "Train so many hours at most, summed over all processes and machines."),
+    ],
+    "retries": Annotated[
+        int | None,
+        _option(
+            _SEARCH,
+            "Try a configuration so often again if its training breaks off with an error. "
+            "(Default: 1.)",
+            min=0,
+        ),
+    ],
+    "storage": Annotated[
+        str | None,
+        _option(
+            _SEARCH,
+            "PostgreSQL data base for the trials, to search from several machines: "
+            "postgresql+psycopg2://USER@HOST/DATABASE. The password belongs in "
+            "PEFT_AUTOCONFIG_STORAGE_PASSWORD.",
+            metavar="URL",
+        ),
+    ],
 }
 
 REPORT: dict[str, Any] = {

@@ -19,7 +19,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from ..errors import RunError
 from ..run.folder import RunFolder
-from ..search.store import SQLITE_TIMEOUT_SECONDS, STUDY_NAME
+from ..search.database import place_of
+from ..search.place import SQLITE_TIMEOUT_SECONDS, STUDY_NAME
 
 __all__ = ["read_trials"]
 
@@ -31,9 +32,13 @@ def read_trials(folder: RunFolder) -> list[FrozenTrial]:
         RunError: The study cannot be read.
     """
     file = folder.study_file
-    if not file.exists():
+    storage = folder.identity().get("storage") if folder.identity_file.exists() else None
+    if storage is None and not file.exists():
         return []
     try:
+        if storage is not None:
+            place = place_of(folder, storage)
+            return _trials(place.open(), place.study_name)
         try:
             return _read(file, "ro")
         except OperationalError:
@@ -55,8 +60,8 @@ def read_trials(folder: RunFolder) -> list[FrozenTrial]:
         OSError,
     ) as error:
         raise RunError(
-            f"The trials in {file} cannot be read ({error}); restore the file, use the version of "
-            "Optuna that wrote it, or give another folder."
+            f"The trials in {storage or file} cannot be read ({error}); restore them, use the "
+            "version of Optuna that wrote them, or give another folder."
         ) from error
 
 
@@ -66,9 +71,13 @@ def _read(file: Path, mode: str) -> list[FrozenTrial]:
     query = {"mode": mode, "uri": "true"}
     url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
     waiting = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
-    storage = RDBStorage(url.render_as_string(), engine_kwargs=waiting)
+    return _trials(RDBStorage(url.render_as_string(), engine_kwargs=waiting), STUDY_NAME)
+
+
+def _trials(storage: RDBStorage, study_name: str) -> list[FrozenTrial]:
+    """Returns the trials of a study, and closes the storage."""
     try:
-        study = storage.get_study_id_from_name(STUDY_NAME)
+        study = storage.get_study_id_from_name(study_name)
         trials: list[FrozenTrial] = storage.get_all_trials(study, deepcopy=False)
     finally:
         storage.engine.dispose()

@@ -1,7 +1,7 @@
 """The run folder of a search: its names on disk, whose search it is, its lock and its winners.
 
     search.json          format version, space, facts about model and task, seed; written once
-    study.db             every trial, an Optuna study
+    study.db             every trial, an Optuna study; absent where a data base has it
     front.json           the best trials, replaced as a whole after each finished trial
     adapters/<trial>/    PEFT checkpoints of the front
     .lock                held while trials are handed out or stored
@@ -9,7 +9,7 @@
 It knows JSON and files, nothing of Optuna, so that choosing a winner costs no heavy import. What it
 reads may be damaged or hostile: everything is checked before it is used.
 
-Imports `errors`, `hub` and `json_file`; imported by `search`, and late by
+Imports `errors`, `hub`, `identity` and `json_file`; imported by `search`, and late by
 `AutoPEFTConfig.from_search`.
 """
 
@@ -27,14 +27,12 @@ from filelock import FileLock, Timeout
 
 from ..errors import ConfigError, RunError
 from .hub import fetch, is_repository
-from .json_file import damaged, partial_path, plain, read_json, unusable, write_json
+from .identity import FORMAT, identity_of, read_versioned, refuse_other_search
+from .json_file import damaged, partial_path, unusable, write_json
 
 __all__ = ["CONFIG_FIELDS", "FORMAT", "RunFolder", "choose", "read_front", "select_member"]
 
 logger = logging.getLogger(__name__)
-
-# Raised whenever a reader of the older layout would misunderstand the newer one.
-FORMAT = 1
 
 # The fields of `AutoPEFTConfig` that a search varies, hence the only ones that a front may set.
 CONFIG_FIELDS = (
@@ -105,37 +103,53 @@ class RunFolder:
         finally:
             lock.release()
 
-    def claim(self, *, space: dict[str, Any], about: dict[str, Any], seed: int) -> None:
+    def claim(
+        self,
+        *,
+        space: dict[str, Any],
+        about: dict[str, Any],
+        seed: int,
+        storage: str | None = None,
+    ) -> dict[str, Any]:
         """Makes this the folder of one search, or checks that it already is.
 
         Args:
             space: The search space as JSON-compatible values.
             about: Facts that results depend on: model, task, training.
             seed: Kept for the record; a run may go on under another one.
+            storage: Address, without secrets, of the data base that has the trials; None where
+                they are in the folder, or where it knows the address.
+
+        Returns:
+            What `identity` returns from now on.
 
         Raises:
             RunError: The folder cannot be written, holds other files, or is of another search.
                 Nothing in it has been changed then.
         """
-        identity = plain({"format": FORMAT, "space": space, "about": about, "seed": seed})
+        identity = identity_of(space=space, about=about, seed=seed, storage=storage)
         self._create()
         with self.lock():
             self._refuse_foreign_files()
-            if self.identity_file.exists():
-                self._refuse_other_search(identity)
-            else:
+            if not self.identity_file.exists():
                 write_json(self.identity_file, identity)
+                return identity
+            stored = self.identity()
+            refuse_other_search(str(self.path), stored, identity)
+            return stored
 
     def identity(self) -> dict[str, Any]:
-        """Returns what `claim` stored: ``format``, ``space``, ``about`` and ``seed``.
+        """Returns what `claim` stored: ``format``, ``space``, ``about``, ``seed``, ``storage``.
 
         Raises:
             RunError: There is no such file, it is damaged, or of another format version.
         """
-        stored = _read_versioned(self.identity_file)
+        stored = read_versioned(self.identity_file)
         for key in ("space", "about"):
             if not isinstance(stored.get(key), dict):
                 raise damaged(self.identity_file, f"{key!r} must be an object")
+        if not isinstance(stored.get("storage", ""), str):
+            raise damaged(self.identity_file, "'storage' must be an address")
         return stored
 
     def write_front(self, members: Sequence[dict[str, Any]]) -> None:
@@ -162,26 +176,6 @@ class RunFolder:
                 f"{self.identity_file.name} and holds {reprlib.repr(foreign)}; give another folder."
             )
 
-    def _refuse_other_search(self, identity: dict[str, Any]) -> None:
-        stored = self.identity()
-        differences = [
-            line
-            for key in ("space", "about")
-            for line in _differences(stored[key], identity[key], key)
-        ]
-        if differences:
-            raise RunError(
-                f"{self.path} belongs to another search: {'; '.join(differences)}. Give another "
-                f"folder for this search, or the old settings to go on with that one."
-            )
-        if stored.get("seed") != identity["seed"]:
-            logger.warning(
-                "%s was begun with seed %s; new proposals use seed %s.",
-                self.path,
-                stored.get("seed"),
-                identity["seed"],
-            )
-
 
 def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the members of the front of a run folder or Hub repository, fewest parameters first.
@@ -196,7 +190,7 @@ def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     file = RunFolder.at(run).front_file
     if is_repository(run):
         file = fetch(os.fspath(run), file.name)
-    members = _read_versioned(file).get("front")
+    members = read_versioned(file).get("front")
     if not isinstance(members, list):
         raise damaged(file, "'front' must be a list")
     for member in members:
@@ -273,18 +267,6 @@ def _height_above_chord(smallest: dict[str, Any], largest: dict[str, Any]) -> An
     return lambda member: member["score"] - slope * math.log(member["num_params"])
 
 
-def _read_versioned(file: Path) -> dict[str, Any]:
-    value = read_json(file)
-    if not isinstance(value, dict):
-        raise damaged(file, "it must hold an object")
-    if value.get("format") != FORMAT:
-        raise RunError(
-            f"{file} has format version {reprlib.repr(value.get('format'))}, this version of "
-            f"peft_autoconfig reads {FORMAT}; use the version that wrote it, or another folder."
-        )
-    return value
-
-
 def _check_member(file: Path, member: Any) -> None:
     if not isinstance(member, dict):
         raise damaged(file, "each member of the front must be an object")
@@ -329,15 +311,3 @@ def _is_sizes(name: str, entry: Any) -> bool:
 def _is_modules(_: str, entry: Any) -> bool:
     names = entry if isinstance(entry, list) else [entry]
     return bool(names) and all(isinstance(name, str) and name for name in names)
-
-
-def _differences(stored: Any, current: Any, key: str) -> list[str]:
-    if isinstance(stored, dict) and isinstance(current, dict):
-        return [
-            line
-            for name in sorted(stored.keys() | current.keys())
-            for line in _differences(stored.get(name), current.get(name), f"{key}.{name}")
-        ]
-    if stored == current:
-        return []
-    return [f"{key} is {reprlib.repr(stored)} there and {reprlib.repr(current)} here"]

@@ -2,26 +2,31 @@
 
 On the way it stands between the space and the training: it hands an `AutoPEFTConfig` to an
 objective, any callable that trains and scores it, and stores what comes back. All that it knows is
-in the run folder, so any number of processes may run the same search, be killed, and go on.
+in the run folder or a data base, so that any number of processes may run it, be killed, and go on.
 
-Imports `errors`, `outcome`, `space`, `run`, `store`, `trial`, `pilot` and, late, `sampler`.
+Imports `errors`, `outcome`, `space`, `run`, `store`, `budget`, `database`, `trial`,
+`pilot`, `failures` and, late, `sampler`.
 """
 
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import ConfigError, RunError, SearchError
+from ..errors import AutoConfigError, ConfigError, RunError, SearchError
 from ..outcome import Outcome
 from ..run.folder import RunFolder, choose
+from ..run.identity import identity_of
 from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
+from .budget import Budget, Verdict
+from .database import place_of, reached
+from .failures import all_failed_at_first, complaint
+from .patience import LAST_PATIENCE_SECONDS
 from .pilot import leaves_baseline, pilot_points, refusal
 from .store import TrialStore
 from .trial import (
@@ -50,10 +55,6 @@ Callback = Callable[["Search", TrialRecord], None]
 # How long a worker that has nothing to do waits before it looks again.
 POLL_SECONDS = 1.0
 
-# A search in which nothing works is stopped before it has spent its budget.
-FIRST_FAILURES = 5
-ENOUGH_FOR_MAJORITY = 10
-
 
 class Search:
     """A search over a space, kept in a run folder.
@@ -69,9 +70,15 @@ class Search:
             other facts is refused. ``num_base_params``, if among them, is the parameter count of
             the base model, to which the front then states its fractions.
         sampler: What proposes; the default is our own `BayesianSampler`.
+        storage: Address of a PostgreSQL data base that keeps the trials, so that workers on many
+            machines may share them, as ``postgresql+psycopg2://user@host/database``; each machine
+            may have a run folder of its own, of the same name. None keeps the trials where the
+            folder has them: in itself, if it is new. A password is written nowhere; it may also
+            come from ``PEFT_AUTOCONFIG_STORAGE_PASSWORD``.
 
     Raises:
-        RunError: The folder is unusable, or is of another search.
+        ConfigError: ``storage`` is no such address.
+        RunError: The folder or the data base is unusable, or is of another search.
     """
 
     def __init__(
@@ -82,12 +89,19 @@ class Search:
         seed: int = 0,
         about: dict[str, Any] | None = None,
         sampler: BaseSampler | None = None,
+        storage: str | None = None,
     ) -> None:
         self.space = space
         self.about = dict(about or {})
         self.folder = RunFolder.at(run)
-        self.folder.claim(space=space.to_dict(), about=self.about, seed=seed)
-        self._store = TrialStore(self.folder, space, sampler or _bayesian_sampler(space, seed))
+        facts: dict[str, Any] = {"space": space.to_dict(), "about": self.about, "seed": seed}
+        stored = self.folder.claim(**facts, storage=None if storage is None else reached(storage))
+        self._store = TrialStore(
+            place_of(self.folder, storage or stored.get("storage")),
+            space,
+            sampler or _bayesian_sampler(space, seed),
+            identity_of(**facts, storage=None),
+        )
 
     @classmethod
     def open(cls, run: str | os.PathLike[str]) -> "Search":
@@ -109,7 +123,7 @@ class Search:
     @property
     def trials(self) -> list[TrialRecord]:
         """All trials of the run by number, those of other workers included."""
-        return [record_of(trial, self.space) for trial in self._store.trials()]
+        return [record_of(trial, self.space) for trial in self._store.snapshot()]
 
     def front(self) -> list[TrialRecord]:
         """Returns the non-dominated configurations, each at its best rate, smallest first."""
@@ -147,11 +161,14 @@ class Search:
         objective: Objective,
         n_trials: int,
         *,
+        max_hours: float | None = None,
+        max_training_hours: float | None = None,
+        retries: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> list[TrialRecord]:
-        """Searches until the run folder holds ``n_trials`` complete trials; returns the front.
+        """Searches until the run holds ``n_trials`` complete trials; returns the front.
 
-        The count is over the whole folder: the same call, made again after an interruption or in
+        The count is over the whole run: the same call, made again after an interruption or in
         several processes at once, ends at exactly that number. A trial whose objective raises, or
         returns no finite score, fails and does not count. An interruption (Ctrl-C) is passed on
         after its trial was queued again.
@@ -160,22 +177,26 @@ class Search:
             objective: Called with a configuration, and with ``learning_rate=`` if the space has
                 learning rates; returns a score, higher is better, or an `Outcome`.
             n_trials: Complete trials that the run shall hold, at least 1.
+            max_hours: Hours since the run began after which no trial begins; see `Budget`.
+            max_training_hours: Hours of training at most, summed over all workers; see `Budget`.
+            retries: How often a configuration is tried again whose objective raised an error that
+                is not one of ours, such as one of memory; at least 0.
             callbacks: Called with this search and the record after each trial of this worker, as
                 it ends; see `live` and `trackers` for two of them.
 
         Raises:
-            ConfigError: ``n_trials`` is no such number, or more than the space has points.
-            SearchError: The first trials all fail, or most do.
+            ConfigError: A limit is no such number, or ``n_trials`` more than the space has points.
+            SearchError: The first trials all fail, or most do; or the store is out of reach.
         """
-        self._check_budget(n_trials)
+        budget = Budget(n_trials, max_hours, max_training_hours, retries)
+        budget.refuse_more_than(self.space.num_points)
         mine: list[TrialRecord] = []
-        while (trial := self._next(n_trials)) is not None:
-            mine.append(self._evaluate(objective, trial))
+        while (trial := self._next(budget)) is not None:
+            mine.append(self._evaluate(objective, trial, retries=retries))
             for callback in callbacks:
                 callback(self, mine[-1])
             self._refuse_failures(mine)
-        with self._store.lock():
-            self._write_front()
+        self._store.step(self._write_front)
         return self.front()
 
     def pilot(
@@ -223,8 +244,7 @@ class Search:
             ConfigError: The configuration or the learning rate is not in the space.
         """
         params = self.space.params(config, learning_rate)
-        with self._store.lock():
-            return self._store.enqueue(params)
+        return self._store.step(lambda: self._store.enqueue(params))
 
     def ask(self) -> TrialRecord:
         """Returns a running trial to evaluate; `tell`, `fail` or `hand_back` must follow.
@@ -248,57 +268,77 @@ class Search:
         Raises:
             SearchError: The trial was never handed out.
         """
-        trial = self._store.trial(number)
+        trial = self._store.step(lambda: self._store.trial(number))
         if trial.state == TrialState.WAITING:
             raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
         try:
             outcome = checked_outcome(result)
             facts = facts_of(outcome, seconds)
         except (TypeError, ValueError) as error:
-            return self.fail(number, str(error))
+            return self.fail(number, str(error), seconds=seconds)
         config = self.space.config(trial.params)
         values = (outcome.score, float(self.space.num_params(config)))
-        with self._store.lock():
-            number = self._store.complete(number, values, facts)
-            self._write_front()
-            return record_of(self._store.trial(number), self.space)
 
-    def fail(self, number: int, reason: str) -> TrialRecord:
-        """Ends a trial without a result; it does not come again by itself."""
+        def store() -> TrialRecord:
+            kept = self._store.complete(number, values, facts)
+            self._write_front()
+            return self._record(kept)
+
+        return self._store.step(store)
+
+    def fail(
+        self, number: int, reason: str, *, seconds: float = 0.0, max_attempts: int = 1
+    ) -> TrialRecord:
+        """Ends a trial without a result.
+
+        Args:
+            number: The trial's number.
+            reason: Why.
+            seconds: How long it was trained.
+            max_attempts: Its configuration comes again unless it was tried so often.
+        """
         logger.warning("Trial %d failed: %s", number, reason)
-        with self._store.lock():
-            self._store.fail(number, reason)
-            return record_of(self._store.trial(number), self.space)
+
+        def store() -> TrialRecord:
+            self._store.fail(number, reason, seconds, max_attempts=max_attempts)
+            return self._record(number)
+
+        return self._store.step(store)
 
     def hand_back(self, number: int, reason: str = "interrupted") -> None:
         """Ends a trial without a result and queues its configuration again."""
-        with self._store.lock():
-            self._store.hand_back(number, reason)
+        store = self._store
+        store.step(lambda: store.hand_back(number, reason), patience=LAST_PATIENCE_SECONDS)
+
+    def _record(self, number: int) -> TrialRecord:
+        return record_of(self._store.trial(number), self.space)
 
     def _take(self) -> FrozenTrial:
-        with self._store.lock():
+        def take() -> FrozenTrial:
             self._store.reap()
             return self._store.ask()
 
-    def _next(self, n_trials: int) -> FrozenTrial | None:
-        """Returns a trial to evaluate; None when ``n_trials`` are complete."""
-        is_waiting = False
+        return self._store.step(take)
+
+    def _next(self, budget: Budget) -> FrozenTrial | None:
+        """Returns a trial to evaluate; None when the budget is spent."""
+
+        def look() -> FrozenTrial | Verdict:
+            self._store.reap()
+            verdict = budget.verdict(self._store.trials(), self._store.seconds_since_begin())
+            return self._store.ask() if verdict == "go" else verdict
+
         while True:
-            with self._store.lock():
-                self._store.reap()
-                complete = len(self._store.trials(TrialState.COMPLETE))
-                running = len(self._store.trials(TrialState.RUNNING))
-                if complete >= n_trials:
-                    return None
-                if complete + running < n_trials:
-                    return self._store.ask()
-            # The rest is in the hands of others; should one of them fail, there is work again.
-            if not is_waiting:
-                logger.info("Waiting for the last %d trials, which others train.", running)
-                is_waiting = True
+            found = self._store.step(look)
+            if isinstance(found, FrozenTrial):
+                return found
+            if found == "end":
+                return None
             time.sleep(POLL_SECONDS)
 
-    def _evaluate(self, objective: Objective, trial: FrozenTrial) -> TrialRecord:
+    def _evaluate(
+        self, objective: Objective, trial: FrozenTrial, *, retries: int = 0
+    ) -> TrialRecord:
         config = self.space.config(trial.params)
         rate = {k: v for k, v in trial.params.items() if k == "learning_rate"}
         started = time.perf_counter()
@@ -307,7 +347,13 @@ class Search:
                 result = objective(config, **rate)
             except Exception as error:
                 logger.debug("Trial %d raised", trial.number, exc_info=True)
-                return self.fail(trial.number, f"{type(error).__name__}: {error}")
+                return self.fail(
+                    trial.number,
+                    f"{type(error).__name__}: {error}",
+                    seconds=time.perf_counter() - started,
+                    # what we refuse ourselves would be refused again
+                    max_attempts=1 if isinstance(error, AutoConfigError) else 1 + retries,
+                )
             return self.tell(trial.number, result, seconds=time.perf_counter() - started)
         except BaseException:
             self.hand_back(trial.number)
@@ -317,8 +363,7 @@ class Search:
         """Waits until other workers have finished what they train of ``points``."""
         while any("RUNNING" in self._states(*point) for point in points):
             time.sleep(POLL_SECONDS)
-            with self._store.lock():
-                self._store.reap()
+            self._store.step(self._store.reap)
 
     def _states(self, config: AutoPEFTConfig, learning_rate: float | None) -> set[str]:
         return {
@@ -337,30 +382,14 @@ class Search:
         Raises:
             SearchError: So it is; the message counts the reasons.
         """
-        failed = [record for record in records if record.state == "FAIL"]
-        all_first = len(failed) == len(records) >= FIRST_FAILURES
-        most = len(records) >= ENOUGH_FOR_MAJORITY and 2 * len(failed) > len(records)
-        if not (all_first or most):
+        reason = complaint(records)
+        if reason is None:
             return
-        if all_first:  # the fault is not theirs, so they come first once it is mended
-            for record in failed:
+        if all_failed_at_first(records):  # they come first once the fault is mended
+            for record in records:
                 if record.config is not None:
                     self.enqueue(record.config, record.learning_rate)
-        reasons = Counter(record.reason for record in failed).most_common(3)
-        counted = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise SearchError(
-            f"{len(failed)} of {len(records)} trials failed, so the search was stopped: {counted}. "
-            f"Mend the objective and run the same command again; what is complete is kept."
-        )
-
-    def _check_budget(self, n_trials: int) -> None:
-        if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
-            raise ConfigError(f"n_trials must be an int of at least 1, got {n_trials!r}.")
-        if n_trials > self.space.num_points:
-            raise ConfigError(
-                f"n_trials must be at most {self.space.num_points}, all points of the space, got "
-                f"{n_trials}; ask for fewer trials, or give the space more choices."
-            )
+        raise SearchError(reason)
 
 
 def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:

@@ -1,8 +1,9 @@
 """The trials of a run in their Optuna study: handed out, kept, taken back from the dead.
 
-One lock of the run folder makes each step here whole among processes: whoever asks first takes back
-the trials of lost workers, then gets a configuration that nobody has finished or is training. A
-process may be killed between any two lines; each step leaves a state that the next one repairs.
+One lock makes each step here whole among all workers: whoever asks first takes back the trials of
+lost workers, then gets a configuration that nobody has finished or is training. A process may be
+killed between any two lines, and the data base may go away there; each step leaves a state that the
+next one, or the same one repeated, repairs.
 
 Beside Optuna's parameters and values a trial carries these user attributes:
 
@@ -13,38 +14,38 @@ Beside Optuna's parameters and values a trial carries these user attributes:
     loss, seconds, details, score   what came with the result; the score only if it was refused
     reason                          why it failed or was refused
 
-Imports `errors`, `run`, `space` and `worker`; imported by `search`.
+The study itself carries the identity of the search (`search`) and when it began (`began`, seconds).
+
+Imports `errors`, `run`, `space`, `patience`, `place` and `worker`; imported by `search`.
 """
 
 import logging
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import RunError, SearchError
-from ..run.folder import RunFolder
+from ..run.identity import refuse_other_search
 from ..space import SearchSpace
+from .patience import PATIENCE_SECONDS, patiently, text_of
+from .place import Place
 from .worker import Observer, Pulse, this_process
 
 __all__ = ["TrialStore"]
 
 logger = logging.getLogger(__name__)
 
-STUDY_NAME = "search"
+Result = TypeVar("Result")
+
 # The one place where the direction of optimisation is said: the score up, the parameters down.
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
-
-SQLITE_TIMEOUT_SECONDS = 60.0
 
 # A configuration that took its process down so many times is given up.
 MAX_ATTEMPTS = 5
@@ -54,47 +55,105 @@ MAX_DRAWS = 200
 
 
 class TrialStore:
-    """The trials of one run folder; every method but `lock` wants the lock held.
+    """The trials of one run; what changes them belongs inside `step`.
 
     Args:
-        folder: A claimed run folder.
+        place: Where the study is kept.
         space: The search space.
         sampler: What proposes parameters.
+        identity: Facts of the search; a study with others is refused.
 
     Raises:
-        RunError: The study cannot be opened.
+        RunError: The study cannot be opened, or is of another search.
     """
 
-    def __init__(self, folder: RunFolder, space: SearchSpace, sampler: BaseSampler) -> None:
-        self._folder = folder
+    def __init__(
+        self, place: Place, space: SearchSpace, sampler: BaseSampler, identity: dict[str, Any]
+    ) -> None:
+        self._place = place
         self._space = space
         self._session = uuid.uuid4().hex
         self._observer = Observer()
-        self._pulse = Pulse(lambda number, beat: self._set(number, "beat", beat))
-        with folder.lock(), _quiet_optuna():
-            try:
-                self._storage = _open_storage(folder)
-                self._study = optuna.create_study(
-                    storage=self._storage,
-                    study_name=STUDY_NAME,
-                    directions=DIRECTIONS,
-                    sampler=sampler,
-                    load_if_exists=True,
-                )
-                _name_objectives(self._study)
-                self._study_id = self._storage.get_study_id_from_name(STUDY_NAME)
-            # RuntimeError is what Optuna raises for tables of another version.
-            except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-                raise RunError(
-                    f"The trials in {folder.study_file} cannot be read ({error}); restore the "
-                    f"file, use the version of Optuna that wrote it, or give another folder."
-                ) from error
+        self._pulse = Pulse(
+            lambda number, beat: self._set(number, "beat", beat), self._observer.forget
+        )
+        try:
+            self._patiently(lambda: self._open(sampler, identity), place.passes_at_first)
+        except RunError:
+            raise
+        # RuntimeError is what Optuna raises for tables of another version.
+        except (optuna.exceptions.OptunaError, RuntimeError) as error:
+            cause = error.__cause__ if isinstance(error, SearchError) else error
+            raise RunError(
+                f"The trials in {place.where} cannot be read ({text_of(cause or error)}); see that "
+                f"the file or the data base is whole and within reach and its password right, use "
+                f"the version of Optuna that wrote it, or give another folder or data base."
+            ) from error
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps all other workers from asking and telling."""
-        with self._folder.lock():
-            yield
+    def _open(self, sampler: BaseSampler, identity: dict[str, Any]) -> None:
+        with self._place.first_lock(), _quiet_optuna():
+            self._storage = self._place.open()
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=self._place.study_name,
+                directions=DIRECTIONS,
+                sampler=sampler,
+                load_if_exists=True,
+            )
+            stored = self._study.user_attrs.get("search")
+            if stored is None:
+                self._study.set_user_attr("search", identity)
+            else:
+                refuse_other_search(self._place.where, stored, identity)
+            _name_objectives(self._study)
+            self._study_id = self._storage.get_study_id_from_name(self._place.study_name)
+
+    def step(self, work: Callable[[], Result], *, patience: float | None = None) -> Result:
+        """Returns what some work gives that no other worker may come between.
+
+        Args:
+            work: Asks, tells and the like. It is begun anew where the store went out of reach, so
+                it must bear to be repeated.
+            patience: Seconds to wait for the store; None for `PATIENCE_SECONDS`.
+
+        Raises:
+            SearchError: The store stays out of reach, or fails in a way that will not pass.
+        """
+
+        def locked() -> Result:
+            with self._place.lock():
+                return work()
+
+        return self._patiently(locked, self._place.passes, patience)
+
+    def _patiently(
+        self,
+        work: Callable[[], Result],
+        passes: Callable[[Exception], bool],
+        patience: float | None = None,
+    ) -> Result:
+        return patiently(
+            work,
+            self._place,
+            passes,
+            patience=PATIENCE_SECONDS if patience is None else patience,
+            missed=self._observer.forget,
+        )
+
+    def seconds_since_begin(self) -> float:
+        """Returns the time since this was first called for the run, by the clock of the store."""
+        now, began = self._place.now(), self._study.user_attrs.get("began")
+        if began is None:
+            self._study.set_user_attr("began", now)
+        return 0.0 if began is None else max(0.0, now - began)
+
+    def snapshot(self) -> list[FrozenTrial]:
+        """Returns all trials as they are now, outside of a `step`.
+
+        Raises:
+            SearchError: The store stays out of reach.
+        """
+        return self._patiently(self.trials, self._place.passes)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Returns the trials in one of ``states``, all without any; not to be changed."""
@@ -141,6 +200,8 @@ class TrialStore:
         """
         trial = self.trial(number)
         self._pulse.release(number)
+        if trial.state == TrialState.COMPLETE and trial.values == list(values):
+            return number  # told before, though the answer of the store was lost
         if trial.state.is_finished():
             number = self._reenter(trial)
         for name, value in facts.items():
@@ -153,24 +214,40 @@ class TrialStore:
             self._end(number, TrialState.FAIL, f"repeats trial {twin}")
         return number
 
-    def fail(self, number: int, reason: str) -> None:
-        """Ends a trial without a result."""
-        self._end(number, TrialState.FAIL, reason)
+    def fail(self, number: int, reason: str, seconds: float, *, max_attempts: int = 1) -> None:
+        """Ends a trial without a result.
 
-    def hand_back(self, number: int, reason: str, *, lost: bool = False) -> None:
+        Args:
+            number: A trial; nothing happens if it is finished.
+            reason: Why.
+            seconds: How long it was trained.
+            max_attempts: Its parameters are queued again unless they were tried so often.
+        """
+        if not self.trial(number).state.is_finished():
+            self._set(number, "seconds", seconds)
+        if max_attempts > 1:
+            self.hand_back(number, reason, counts=True, max_attempts=max_attempts)
+        else:
+            self._end(number, TrialState.FAIL, reason)
+
+    def hand_back(
+        self, number: int, reason: str, *, counts: bool = False, max_attempts: int = MAX_ATTEMPTS
+    ) -> None:
         """Ends a trial without a result and queues its parameters again, once.
 
         Args:
             number: A trial; nothing happens if it is finished.
             reason: Why.
-            lost: Whether its process died, which may happen `MAX_ATTEMPTS` times.
+            counts: Whether this was an attempt, as it is not if somebody stopped the worker.
+            max_attempts: Attempts after which the parameters are given up.
         """
+        self._pulse.release(number)  # first, so that it counts as lost if the store fails now
         trial = self.trial(number)
         params = _params(trial)
-        attempt = trial.user_attrs.get("attempt", 1) + lost
+        attempt = trial.user_attrs.get("attempt", 1) + counts
         # The retry comes first: a crash before the end finds it there and adds no other.
-        if attempt > MAX_ATTEMPTS:
-            reason = f"{reason}; given up after {MAX_ATTEMPTS} attempts"
+        if attempt > max_attempts:
+            reason = f"{reason}; given up after {max_attempts} attempts"
         elif not trial.state.is_finished() and self._is_whole(params) and not self._retried(number):
             self._queue(params, retry_of=number, attempt=attempt)
         self._end(number, TrialState.FAIL, reason)
@@ -185,7 +262,7 @@ class TrialStore:
                 reason = self._observer.verdict(trial.number, owner, trial.user_attrs.get("beat"))
             if reason is not None:
                 logger.warning("Trial %d is taken back: %s.", trial.number, reason)
-                self.hand_back(trial.number, reason, lost=True)
+                self.hand_back(trial.number, reason, counts=True)
 
     def _mine(self) -> tuple[str, int]:
         """Returns what tells this store from others, also from its copy in a forked process."""
@@ -193,6 +270,8 @@ class TrialStore:
 
     def _refuse_exhausted(self) -> None:
         trials = self.trials(TrialState.COMPLETE, TrialState.RUNNING, TrialState.FAIL)
+        if len(trials) < self._space.num_points:
+            return
         whole = [params for params in map(_params, trials) if self._is_whole(params)]
         tried = {tuple(sorted(params.items())) for params in whole}
         if len(tried) >= self._space.num_points and not self.trials(TrialState.WAITING):
@@ -291,14 +370,6 @@ def _quiet_optuna() -> Iterator[None]:
         yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-
-
-def _open_storage(folder: RunFolder) -> BaseStorage:
-    """The one place where a storage is made."""
-    url = URL.create("sqlite", database=str(folder.study_file)).render_as_string()
-    # Optuna takes the URL for a template, so braces in a path must be doubled.
-    url = url.replace("{", "{{").replace("}", "}}")
-    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}})
 
 
 def _params(trial: FrozenTrial) -> dict[str, Any]:

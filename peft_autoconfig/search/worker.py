@@ -1,18 +1,22 @@
 """Who works on a trial, whether that worker still lives, and the sign of life it gives.
 
 A running trial carries its owner: host, process id and the start of that process. On the same host
-the operating system knows whether the owner lives. From another host only the beat tells, a number
-that the owner keeps raising; what counts is how long an observer has not seen it change, by the
-observer's own steady clock, so that clocks that jump or disagree kill nobody.
+(the same boot of it, and the same container) the operating system knows whether the owner lives.
+From elsewhere only the beat tells, a number that the owner keeps raising; what counts is how long
+an observer has not seen it change, by the observer's own steady clock, so that clocks that jump or
+disagree kill nobody. While the store is out of reach nobody can raise it, so that this time does
+not count.
 
 Imports nothing of ours; imported by `store`.
 """
 
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -32,7 +36,21 @@ _START_TOLERANCE_SECONDS = 1.0
 def this_process() -> dict[str, Any]:
     """Returns the owner that this process is, as JSON-compatible values."""
     process = psutil.Process()
-    return {"host": socket.gethostname(), "pid": process.pid, "started": _started(process)}
+    return {
+        "host": socket.gethostname(),
+        "place": _place(),
+        "pid": process.pid,
+        "started": _started(process),
+    }
+
+
+def _place() -> str:
+    """Returns where a process id means the same process: this boot, this container of the host."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux, hence no containers that share a name
+        return socket.gethostname()
 
 
 def _started(process: psutil.Process) -> float:
@@ -68,7 +86,7 @@ class Observer:
         """
         if owner is None:
             return "its worker died before it began"
-        if owner["host"] == socket.gethostname():
+        if owner.get("place") == _place():
             return None if _lives(owner) else f"its worker, process {owner['pid']}, died"
         last, since = self._changed.get(trial, (None, 0.0))
         if last != (owner, beat):
@@ -79,16 +97,24 @@ class Observer:
             return None
         return f"its worker on {owner['host']} gave no sign of life for {silent:.0f} s"
 
+    def forget(self) -> None:
+        """Begins to observe anew, after a time in which no beat could be stored."""
+        self._changed.clear()
+
 
 class Pulse:
     """Gives the sign of life of this process for the trials that it holds, from a thread.
 
     Args:
         beat: Stores a beat; called with the number of the trial and the beat.
+        missed: Called when a beat could not be stored.
     """
 
-    def __init__(self, beat: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, beat: Callable[[int, int], None], missed: Callable[[], None] = lambda: None
+    ) -> None:
         self._beat = beat
+        self._missed = missed
         self._beats: dict[int, int] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -126,4 +152,5 @@ class Pulse:
         try:
             self._beat(trial, beat)
         except Exception as error:  # a store that is out of reach now may be back in a minute
-            logger.warning("Could not give a sign of life for trial %d: %s", trial, error)
+            logger.warning("No sign of life for trial %d: %s", trial, error.__cause__ or error)
+            self._missed()

@@ -47,7 +47,7 @@ def test_a_trial_that_was_never_handed_out_is_lost():
 def test_on_another_host_silence_tells():
     now = 1000.0
     observer = Observer(clock=lambda: now)
-    owner = this_process() | {"host": "elsewhere"}
+    owner = this_process() | {"host": "elsewhere", "place": "elsewhere"}
     assert observer.verdict(0, owner, 1) is None
     now += GRACE_SECONDS - 1
     assert observer.verdict(0, owner, 1) is None
@@ -60,20 +60,41 @@ def test_on_another_host_silence_tells():
     assert observer.verdict(0, owner, 2) is None
 
 
+def test_another_container_on_this_host_is_not_asked_of_the_operating_system(sleeper):
+    owner = owner_of(sleeper)
+    owner["place"] = owner["place"].replace("pid:[", "pid:[1")
+    sleeper.kill()
+    sleeper.wait()
+    assert Observer().verdict(0, owner, 0) is None
+
+
+def test_time_in_which_no_beat_could_be_stored_does_not_count():
+    now = 0.0
+    observer = Observer(clock=lambda: now)
+    owner = this_process() | {"host": "elsewhere", "place": "elsewhere"}
+    assert observer.verdict(0, owner, 1) is None
+    now += 2 * GRACE_SECONDS
+    observer.forget()
+    assert observer.verdict(0, owner, 1) is None
+    now += GRACE_SECONDS
+    assert "no sign of life" in observer.verdict(0, owner, 1)
+
+
 def test_a_pulse_beats_for_what_is_held(monkeypatch):
     monkeypatch.setattr("peft_autoconfig.search.worker.BEAT_SECONDS", 0.01)
-    beats = []
+    beats, missed = [], []
 
     def beat(trial, count):
         beats.append((trial, count))
         if len(beats) == 1:
             raise OSError("the store is out of reach")
 
-    pulse = Pulse(beat)
+    pulse = Pulse(beat, lambda: missed.append(len(beats)))
     pulse.hold(3)
     while len(beats) < 3:
         time.sleep(0.01)
     assert beats[:3] == [(3, 1), (3, 2), (3, 3)]
+    assert missed == [1]
     assert 3 in pulse
     thread = pulse._thread
     pulse.release(3)

@@ -1,0 +1,98 @@
+"""Whose search a run is: its facts, their format version, and the refusal of another search.
+
+The same facts stand in ``search.json`` of a run folder and, where several machines share a data
+base, in the study there.
+
+Imports `errors` and `json_file`; imported by `folder` and `search`.
+"""
+
+import logging
+import reprlib
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError
+from .json_file import damaged, plain, read_json
+
+__all__ = ["FORMAT", "identity_of", "read_versioned", "refuse_other_search"]
+
+logger = logging.getLogger(__name__)
+
+# Raised whenever a reader of the older layout would misunderstand the newer one.
+FORMAT = 1
+
+
+def identity_of(
+    *, space: dict[str, Any], about: dict[str, Any], seed: int, storage: str | None
+) -> dict[str, Any]:
+    """Returns the facts of a search as JSON gives them back; see `RunFolder.claim`.
+
+    Raises:
+        ConfigError: They are not JSON-compatible.
+    """
+    facts = {"format": FORMAT, "space": space, "about": about, "seed": seed}
+    return plain(facts | ({} if storage is None else {"storage": storage}))
+
+
+def read_versioned(file: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file of a run folder.
+
+    Raises:
+        RunError: The file is missing, damaged, or of another format version.
+    """
+    value = read_json(file)
+    if not isinstance(value, dict):
+        raise damaged(file, "it must hold an object")
+    _refuse_other_format(str(file), value)
+    return value
+
+
+def refuse_other_search(where: str, stored: dict[str, Any], current: dict[str, Any]) -> None:
+    """Makes sure that two identities are of one search; another seed is only mentioned.
+
+    Args:
+        where: The place of ``stored``, for the message.
+        stored: The identity that is there.
+        current: The identity of the search that begins; an address of a data base that it does not
+            give is taken from ``stored``.
+
+    Raises:
+        RunError: They differ, or ``stored`` has another format version.
+    """
+    _refuse_other_format(where, stored)
+    keys = ["space", "about"] + (["storage"] if "storage" in current else [])
+    differences = [
+        line for key in keys for line in _differences(stored.get(key), current[key], key)
+    ]
+    if differences:
+        raise RunError(
+            f"{where} belongs to another search: {'; '.join(differences)}. Give another folder "
+            f"for this search, or the old settings to go on with that one."
+        )
+    if stored.get("seed") != current["seed"]:
+        logger.warning(
+            "%s was begun with seed %s; new proposals use seed %s.",
+            where,
+            stored.get("seed"),
+            current["seed"],
+        )
+
+
+def _refuse_other_format(where: str, value: dict[str, Any]) -> None:
+    if value.get("format") != FORMAT:
+        raise RunError(
+            f"{where} has format version {reprlib.repr(value.get('format'))}, this version of "
+            f"peft_autoconfig reads {FORMAT}; use the version that wrote it, or another folder."
+        )
+
+
+def _differences(stored: Any, current: Any, key: str) -> list[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        return [
+            line
+            for name in sorted(stored.keys() | current.keys())
+            for line in _differences(stored.get(name), current.get(name), f"{key}.{name}")
+        ]
+    if stored == current:
+        return []
+    return [f"{key} is {reprlib.repr(stored)} there and {reprlib.repr(current)} here"]
