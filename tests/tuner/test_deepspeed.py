@@ -26,11 +26,8 @@ from tests.tuner.configurations import METHODS, adapted
 
 def ready(method):
     model = adapted("BERT", method)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
     trained = [p for p in model.parameters() if p.requires_grad]
-    return model, torch.optim.SGD(trained, lr=0.01)
+    return model, torch.optim.SGD(trained, lr=1e-4)
 
 torch.distributed.init_process_group("gloo", rank=0, world_size=1)
 batch = ARCHITECTURES["BERT"].batch()
@@ -38,6 +35,7 @@ found = {}
 for stage in (2, 3):
     config = {
         "train_micro_batch_size_per_gpu": 3,
+        "gradient_clipping": 0.0,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -47,13 +45,14 @@ for stage in (2, 3):
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
+        engine.eval()  # no dropout
         engine.backward(engine(**batch)[0].pow(3).sum())
         engine.step()
         with deepspeed.zero.GatheredParameters(list(model.parameters()), enabled=stage == 3):
             actual = {k: v.clone() for k, v in get_peft_model_state_dict(model).items()}
         twin, optimizer = ready(method)
         before = {k: v.clone() for k, v in get_peft_model_state_dict(twin).items()}
-        twin(**batch)[0].pow(3).sum().backward()
+        twin.eval()(**batch)[0].pow(3).sum().backward()
         optimizer.step()
         expected = get_peft_model_state_dict(twin)
         assert list(actual) == list(expected)
@@ -88,5 +87,5 @@ def found():
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_is_that_without_deepspeed(method, stage, found):
     error, moved = found[f"{method} {stage}"]
-    assert error < 1e-5
+    assert error < 1e-6
     assert moved > 1e-4
