@@ -21,6 +21,9 @@ from transformers import (
 from peft_autoconfig.tasks import Metric, Split, Task
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tiny models are fastest on one thread, and tests may run side by side (`pytest -n`).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 
 NUM_LAYERS, HIDDEN_SIZE, VOCAB_SIZE = 4, 32, 99
 SIZES = {

@@ -33,7 +33,7 @@ def write_report(run: str | os.PathLike[str], output: Path | None = None) -> Pat
         RunError: The run folder is none or is damaged, or the report cannot be written.
     """
     _require_libraries()
-    # Late, since they bring Plotly, Matplotlib and BoTorch with them.
+    # Late, since they bring Plotly and Matplotlib with them.
     from .effects import choice_effects
     from .findings import read_findings
     from .page import render_page
