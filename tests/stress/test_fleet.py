@@ -1,0 +1,46 @@
+"""The short version of `benchmarks/stress`: workers of one data base, killed at random moments."""
+
+import pytest
+
+from .fleet import Fleet
+
+
+@pytest.fixture
+def fleet(server, tmp_path):
+    return Fleet(tmp_path / tmp_path.name, server.url, workers=3, seconds=0.1)
+
+
+def check(tally, budget):
+    assert tally.finished == budget
+    assert (tally.lost, tally.duplicated, tally.at_once) == (0, 0, 0)
+    assert (tally.left_running, tally.over_budget) == (0, 0)
+    assert tally.front_is_recomputed
+
+
+def test_killed_at_random_moments(fleet):
+    fleet.run(24, harm=fleet.kill, until=lambda: fleet.tally.kills >= 8)
+    assert fleet.tally.kills >= 4
+    check(fleet.tally, 24)
+
+
+def test_terminated_in_storms(fleet):
+    fleet.run(16, harm=fleet.terminate, until=lambda: fleet.tally.terminated >= 5)
+    assert fleet.tally.terminated >= 3
+    check(fleet.tally, 16)
+
+
+def test_slow_workers_lose_nothing(fleet):
+    fleet.run(12, harm=fleet.stop, until=lambda: fleet.tally.stopped >= 4)
+    assert fleet.tally.stopped >= 2
+    check(fleet.tally, 12)
+
+
+def test_a_data_base_that_crashes_beneath_them(server, fleet):
+    def restart(_):
+        server.stop()
+        server.start()
+        fleet.tally.restarts += 1
+
+    fleet.run(12, harm=restart, until=lambda: fleet.tally.restarts >= 2)
+    assert fleet.tally.restarts >= 1
+    check(fleet.tally, 12)
