@@ -259,9 +259,10 @@ def test_impossible_options_are_refused(kind, options):
 
 
 def test_no_seed_draws_one(kind):
-    first, second = (kind(SPACE) for _ in range(2))
-    assert points_of_first_trial(first) != points_of_first_trial(second)
-    assert points_of_first_trial(first) == points_of_first_trial(first)
+    # two may begin alike, since a design has few first points to choose from
+    samplers = [kind(SPACE) for _ in range(10)]
+    assert len({tuple(points_of_first_trial(sampler)) for sampler in samplers}) > 1
+    assert points_of_first_trial(samplers[0]) == points_of_first_trial(samplers[0])
 
 
 def points_of_first_trial(sampler):
