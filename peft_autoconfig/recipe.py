@@ -24,11 +24,11 @@ from typing import Any, get_args, get_origin
 
 import yaml
 
-from .errors import ConfigError
+from .errors import ConfigError, RunError
 from .front.baselines import constant_predictor
 from .front.comparison import Evaluated, Row
 from .front.table import compare_front, num_trainings
-from .run.json_file import read_json, write_json
+from .run.json_file import brief, damaged, read_json, refuse_odd_file, write_json
 from .search import Callback, Search
 from .search.storage_url import public
 from .space import SearchSpace
@@ -130,9 +130,9 @@ class Recipe:
         names = [entry.name for entry in fields(cls)]
         for name in values:
             if name not in names:
-                close = difflib.get_close_matches(str(name), names, n=1)
+                close = difflib.get_close_matches(str(name)[:80], names, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
-                raise ConfigError(f"{source} has no {name!r}; {hint}expected some of {names}.")
+                raise ConfigError(f"{source} has no {brief(name)}; {hint}expected some of {names}.")
         return cls(**values)
 
     @classmethod
@@ -148,7 +148,12 @@ class Recipe:
             RunError: Its file is damaged.
         """
         file = Path(run) / FILE_NAME
-        return cls.of(read_json(file), str(file)) if file.exists() else None
+        if not file.exists():
+            return None
+        values = read_json(file)
+        if not isinstance(values, dict):
+            raise damaged(file, "it must hold names with values")
+        return cls.of(values, str(file))
 
     def keep(self, run: str | os.PathLike[str]) -> None:
         """Writes the recipe into a run folder, which exists."""
@@ -321,8 +326,9 @@ def read_recipe_file(file: str | os.PathLike[str]) -> dict[str, Any]:
     if file.suffix not in readers:
         raise ConfigError(f"Expected a file that ends in {', '.join(readers)}, got {file}.")
     try:
+        refuse_odd_file(file)
         values = readers[file.suffix](file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, RunError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file} must hold names with values, got {type(values).__name__}.")
@@ -350,4 +356,4 @@ def _as(annotation: Any, value: Any, name: str) -> Any:
     elif kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     expected = getattr(kind, "__name__", str(kind))
-    raise ConfigError(f"{name} must be {expected}, got {value!r}.")
+    raise ConfigError(f"{name} must be {expected}, got {brief(value)}.")

@@ -16,7 +16,7 @@ Imports `errors`, `hub`, `identity` and `json_file`; imported by `search`, and l
 import logging
 import math
 import os
-import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ from filelock import FileLock, Timeout
 
 from ..errors import ConfigError, RunError
 from .hub import fetch, is_repository
-from .identity import FORMAT, identity_of, read_versioned, refuse_other_search
-from .json_file import damaged, partial_path, unusable, write_json
+from .identity import FORMAT, identity_of, read_versioned, refuse_other_search, strange_facts
+from .json_file import brief, damaged, partial_path, refuse_link, unusable, write_json
 
 __all__ = ["CONFIG_FIELDS", "FORMAT", "RunFolder", "choose", "read_front", "select_member"]
 
@@ -43,6 +43,9 @@ CONFIG_FIELDS = (
     "lora_modules",
     "layers_to_transform",
 )
+
+# Far beyond any model: larger numbers would only fill the memory of whoever builds it.
+MAX_SIZE = 2**20
 
 _SECONDS_BETWEEN_LOCK_WARNINGS = 60.0
 
@@ -89,6 +92,7 @@ class RunFolder:
         Raises:
             RunError: The folder is missing or cannot be written.
         """
+        refuse_link(self.lock_file)
         lock = FileLock(self.lock_file)
         while True:
             try:
@@ -148,8 +152,8 @@ class RunFolder:
         for key in ("space", "about"):
             if not isinstance(stored.get(key), dict):
                 raise damaged(self.identity_file, f"{key!r} must be an object")
-        if not isinstance(stored.get("storage", ""), str):
-            raise damaged(self.identity_file, "'storage' must be an address")
+        if wrong := strange_facts(stored):
+            raise damaged(self.identity_file, wrong)
         return stored
 
     def write_front(self, members: Sequence[dict[str, Any]]) -> None:
@@ -173,7 +177,7 @@ class RunFolder:
         if foreign and not self.identity_file.exists():
             raise RunError(
                 f"{self.path} must be an empty, a new or an existing run folder, but it has no "
-                f"{self.identity_file.name} and holds {reprlib.repr(foreign)}; give another folder."
+                f"{self.identity_file.name} and holds {brief(foreign)}; give another folder."
             )
 
 
@@ -272,14 +276,16 @@ def _check_member(file: Path, member: Any) -> None:
         raise damaged(file, "each member of the front must be an object")
     checks = {
         "trial": _is_count(member.get("trial")),
-        "num_params": _is_count(member.get("num_params")) and member["num_params"] > 0,
+        "num_params": _is_number(member.get("num_params"))
+        and _is_count(member["num_params"])
+        and member["num_params"] > 0,
         "score": _is_number(member.get("score")),
         "loss": member.get("loss") is None or _is_number(member["loss"]),
         "learning_rate": member.get("learning_rate") is None
         or (_is_number(member["learning_rate"]) and member["learning_rate"] > 0),
         "config": _is_config(member.get("config")),
     }
-    wrong = [f"{key}={reprlib.repr(member.get(key))}" for key, good in checks.items() if not good]
+    wrong = [f"{key}={brief(member.get(key))}" for key, good in checks.items() if not good]
     if wrong:
         raise damaged(file, f"a member of the front has {', '.join(wrong)}")
 
@@ -289,7 +295,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # also of an int that is too large for a float
 
 
 def _is_config(value: Any) -> bool:
@@ -302,10 +310,14 @@ def _is_config(value: Any) -> bool:
 
 def _is_sizes(name: str, entry: Any) -> bool:
     return (
-        _is_count(entry)
+        _is_size(entry)
         or (entry is None and name == "layers_to_transform")
-        or (isinstance(entry, list) and all(map(_is_count, entry)))
+        or (isinstance(entry, list) and len(entry) <= MAX_SIZE and all(map(_is_size, entry)))
     )
+
+
+def _is_size(value: Any) -> bool:
+    return _is_count(value) and value <= MAX_SIZE
 
 
 def _is_modules(_: str, entry: Any) -> bool:

@@ -17,8 +17,10 @@ from ..errors import RunError
 
 __all__ = ["fetch", "is_repository"]
 
-# user/name, and a revision after an @ if it is not the main one
-_REPOSITORY = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?")
+# user/name, and a revision after an @ if it is not the main one; no part of it climbs to a parent
+_REPOSITORY = re.compile(
+    r"(?!.*\.\.)(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(@(?P<revision>[\w./-]{1,96}))?"
+)
 
 
 def is_repository(run: str | os.PathLike[str]) -> bool:

@@ -7,19 +7,21 @@ Imports `errors` and `json_file`; imported by `folder` and `search`.
 """
 
 import logging
-import reprlib
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from .json_file import damaged, plain, read_json
+from .json_file import brief, damaged, plain, read_json
 
-__all__ = ["FORMAT", "identity_of", "read_versioned", "refuse_other_search"]
+__all__ = ["FORMAT", "identity_of", "read_versioned", "refuse_other_search", "strange_facts"]
 
 logger = logging.getLogger(__name__)
 
 # Raised whenever a reader of the older layout would misunderstand the newer one.
 FORMAT = 1
+
+# Far beyond any search: more would only fill the memory or the time of whoever opens it.
+MAX_LAYERS, MAX_NUMBER, MAX_COMBINATIONS, MAX_SEED = 4096, 10**12, 10**7, 2**64
 
 
 def identity_of(
@@ -78,10 +80,33 @@ def refuse_other_search(where: str, stored: dict[str, Any], current: dict[str, A
         )
 
 
+def strange_facts(stored: dict[str, Any]) -> str | None:
+    """Returns what of an identity that was read cannot be meant, whatever the space says of it."""
+    seed = stored.get("seed")
+    if not _is_number(seed, MAX_SEED) or not isinstance(seed, int):
+        return f"'seed' is {brief(seed)}"
+    if not isinstance(stored.get("storage", ""), str):
+        return "'storage' must be an address"
+    combinations = 1
+    for name, value in stored["space"].items():
+        entries = value if isinstance(value, list) else [value]
+        combinations *= max(1, len(entries))
+        limit = MAX_LAYERS if name == "num_layers" else MAX_NUMBER
+        if combinations > MAX_COMBINATIONS or not all(
+            entry is None or isinstance(entry, str) or _is_number(entry, limit) for entry in entries
+        ):
+            return f"the space's {brief(name)} is {brief(value)}"
+    return None
+
+
+def _is_number(value: Any, limit: int) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= limit
+
+
 def _refuse_other_format(where: str, value: dict[str, Any]) -> None:
     if value.get("format") != FORMAT:
         raise RunError(
-            f"{where} has format version {reprlib.repr(value.get('format'))}, this version of "
+            f"{where} has format version {brief(value.get('format'))}, this version of "
             f"peft_autoconfig reads {FORMAT}; use the version that wrote it, or another folder."
         )
 
@@ -95,4 +120,4 @@ def _differences(stored: Any, current: Any, key: str) -> list[str]:
         ]
     if stored == current:
         return []
-    return [f"{key} is {reprlib.repr(stored)} there and {reprlib.repr(current)} here"]
+    return [f"{key} is {brief(stored)} there and {brief(current)} here"]

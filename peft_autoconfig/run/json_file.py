@@ -8,16 +8,31 @@ Imports `errors`; imported by `folder` and `front`.
 
 import json
 import os
+import reprlib
 import stat
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, RunError
 
-__all__ = ["damaged", "partial_path", "plain", "read_json", "unusable", "write_json"]
+__all__ = [
+    "brief",
+    "damaged",
+    "partial_path",
+    "plain",
+    "read_json",
+    "refuse_link",
+    "refuse_odd_file",
+    "unusable",
+    "write_json",
+]
 
 # A front of 10,000 members takes about 5 MB; whatever is far larger was not written here.
 MAX_JSON_BYTES = 32 * 2**20
+
+# Its own default, six levels of six entries, makes messages of 400,000 characters.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel = 2
 
 
 def write_json(file: Path, value: dict[str, Any]) -> None:
@@ -28,7 +43,9 @@ def write_json(file: Path, value: dict[str, Any]) -> None:
     """
     partial = partial_path(file)
     try:
-        with partial.open("w", encoding="utf-8") as stream:
+        # A link that somebody planted there would have us write over another file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with open(os.open(partial, flags, 0o666), "w", encoding="utf-8") as stream:
             json.dump(value, stream, indent=2, allow_nan=False)
             stream.flush()
             os.fsync(stream.fileno())
@@ -49,12 +66,7 @@ def read_json(file: Path) -> Any:
         RunError: There is no such file, or it cannot be read, is oversized or no valid JSON.
     """
     try:
-        # Before opening: a named pipe would block, a device would never end.
-        facts = file.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise damaged(file, "it is not a regular file")
-        if facts.st_size > MAX_JSON_BYTES:
-            raise damaged(file, f"it has {facts.st_size} bytes, more than {MAX_JSON_BYTES}")
+        refuse_odd_file(file)
         return json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise RunError(
@@ -65,6 +77,32 @@ def read_json(file: Path) -> Any:
         raise unusable(file.parent, error) from error
     except (ValueError, RecursionError) as error:
         raise damaged(file, f"it is no valid JSON ({error})") from error
+
+
+def refuse_odd_file(file: Path) -> None:
+    """Makes sure, before a file is opened, that it can be read to its end.
+
+    A named pipe would block, a device would never end.
+
+    Raises:
+        RunError: It is not a regular file of sane size.
+        OSError: There is none, or it is out of reach.
+    """
+    facts = file.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise damaged(file, "it is not a regular file")
+    if facts.st_size > MAX_JSON_BYTES:
+        raise damaged(file, f"it has {facts.st_size} bytes, more than {MAX_JSON_BYTES}")
+
+
+def refuse_link(file: Path) -> None:
+    """Makes sure that a file to be written is no symbolic link, which may lead anywhere.
+
+    Raises:
+        RunError: It is.
+    """
+    if file.is_symlink():
+        raise damaged(file, "it must be a file of its own and is a symbolic link")
 
 
 def _refuse_constant(name: str) -> None:
@@ -85,6 +123,11 @@ def plain(value: dict[str, Any]) -> dict[str, Any]:
             f"finite numbers, lists and dictionaries."
         ) from error
     return result
+
+
+def brief(value: Any) -> str:
+    """Returns the beginning of what a stranger's value looks like, for a message."""
+    return _BRIEF.repr(value)
 
 
 def damaged(file: Path, what: str) -> RunError:

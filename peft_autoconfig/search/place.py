@@ -13,6 +13,7 @@ from sqlalchemy import URL
 from sqlalchemy.exc import OperationalError
 
 from ..run.folder import RunFolder
+from ..run.json_file import refuse_link
 
 __all__ = ["SQLITE_TIMEOUT_SECONDS", "STUDY_NAME", "FolderPlace", "LockLost", "Place", "cause_of"]
 
@@ -77,6 +78,7 @@ class FolderPlace:
         return str(self._folder.study_file)
 
     def open(self) -> RDBStorage:
+        refuse_link(self._folder.study_file)
         url = URL.create("sqlite", database=self.where).render_as_string()
         # Optuna takes the URL for a template, so braces in a path must be doubled.
         url = url.replace("{", "{{").replace("}", "}}")

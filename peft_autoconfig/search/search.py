@@ -113,7 +113,7 @@ class Search:
         identity = RunFolder.at(run).identity()
         try:
             space = SearchSpace.from_dict(identity["space"])
-        except (ConfigError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError) as error:
             raise RunError(
                 f"The space in {RunFolder.at(run).identity_file} cannot be read ({error}); restore "
                 f"the file, or use the version of peft_autoconfig that wrote it."
@@ -393,7 +393,7 @@ class Search:
 
 
 def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    # Late, since it brings BoTorch with it.
+    # Late, since looking at a run needs no sampler.
     from ..sampler import BayesianSampler
 
     return BayesianSampler(space, seed=seed)
