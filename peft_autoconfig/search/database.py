@@ -51,7 +51,7 @@ _KEEPALIVE = {
 _SETTINGS = """
     SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN (VALUES
         ('idle_session_timeout', '300s'), ('idle_in_transaction_session_timeout', '300s'),
-        ('lock_timeout', '1s'), ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'),
+        ('lock_timeout', '5s'), ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'),
         ('tcp_keepalives_count', '6')) AS wanted(name, value) USING (name)
 """
 _LOCK_NOT_AVAILABLE = "55P03"
