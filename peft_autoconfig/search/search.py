@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import AutoConfigError, ConfigError, RunError, SearchError
+from ..errors import AutoConfigError, RunError, SearchError
 from ..outcome import Outcome
 from ..run.folder import RunFolder, choose
 from ..run.identity import identity_of
