@@ -200,8 +200,8 @@ def _workers(progress: Progress) -> Table:
 
 def _front(progress: Progress) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("score", "parameters", "trial"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    for name, width in (("score", 6), ("parameters", 10), ("trial", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
     table.add_column("configuration", no_wrap=True, overflow="ellipsis")
     for record in reversed(progress.front[-MOST_MEMBERS:]):
         style = "bold green" if record == progress.best else ""
