@@ -27,7 +27,6 @@ import report
 from modes import MAIN, MODES, OTHER, SIZES
 
 HERE = Path(__file__).resolve().parent
-CONSTRAINTS = HERE.parent.parent / "constraints.txt"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 ADAPTERS = ["adapters==1.3.0", "transformers~=4.57.6"]
 # of size and sequence length: fewer where a round takes longer
@@ -76,7 +75,7 @@ def make_environment(folder: Path) -> str:
     if not done.exists():
         print(f"making the environment of {ADAPTERS[0]} in {folder}", flush=True)
         torch = f"torch=={version('torch').split('+')[0]}"
-        install = [str(python), "-m", "pip", "install", "-q", "-c", str(CONSTRAINTS)]
+        install = [str(python), "-m", "pip", "install", "-q"]
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([*install, torch], check=True)
         subprocess.run([*install, torch, *ADAPTERS], check=True)
