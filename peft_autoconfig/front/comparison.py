@@ -26,7 +26,15 @@ from ..run.json_file import damaged, plain, read_json, write_json
 from ..training import Training
 from ..training.pretrained import Method
 
-__all__ = ["Comparison", "Evaluated", "Row", "markdown_table", "save_adapter"]
+__all__ = [
+    "Comparison",
+    "Evaluated",
+    "Row",
+    "TableStep",
+    "count_trainings",
+    "markdown_table",
+    "save_adapter",
+]
 
 FORMAT = 1
 
@@ -65,6 +73,25 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class TableStep:
+    """A training that the table now has, for whoever watches it grow.
+
+    Attributes:
+        name: Name of the method in the table.
+        evaluated: What the training gave.
+        is_new: Whether it was trained now; else it was stored.
+        done: Trainings that the table now has.
+        total: Trainings that it will have; None if nobody said.
+    """
+
+    name: str
+    evaluated: Evaluated
+    is_new: bool
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the table: a method at its learning rate, over the seeds.
 
@@ -100,7 +127,9 @@ class Comparison:
         training: How methods are trained, and on what.
         file: JSON file of the results; may hold earlier ones of the same training.
         seeds: Seeds of the reported trainings, at least one, none of them the search's.
-        notify: Called after each training with what it gave.
+        total: Trainings that all rows will take, kept in the file for those who watch; None if
+            unknown.
+        notify: Called with each training that a row has, trained now or stored.
 
     Raises:
         ConfigError: There are no seeds, or the search's is among them.
@@ -113,7 +142,8 @@ class Comparison:
         file: str | os.PathLike[str],
         *,
         seeds: Sequence[int] = (1, 2, 3),
-        notify: Callable[[Evaluated], None] = lambda _: None,
+        total: int | None = None,
+        notify: Callable[[TableStep], None] = lambda _: None,
     ) -> None:
         if not seeds or training.seed in seeds:
             raise ConfigError(
@@ -121,6 +151,7 @@ class Comparison:
                 f"whose scores were chosen to be high; got {list(seeds)}."
             )
         self.training, self.file, self.seeds = training, Path(file), tuple(seeds)
+        self._total, self._done = total, 0
         self._notify = notify
         self._about = plain(training.about())
         self._results = self._read()
@@ -145,32 +176,38 @@ class Comparison:
         """
         rate = learning_rates[0]
         if len(learning_rates) > 1:
-            rate = self._choose_rate(method, learning_rates)
-        evaluated = self._over_seeds(method, rate, save_to)
+            rate = self._choose_rate(name, method, learning_rates)
+        evaluated = self._over_seeds(name, method, rate, save_to)
         scores = tuple(result.test for result in evaluated if result.test is not None)
         return Row(name, evaluated[0].num_params, rate, scores, trial)
 
-    def _over_seeds(self, method: Method, rate: float, save_to: Path | None) -> list[Evaluated]:
+    def _over_seeds(
+        self, name: str, method: Method, rate: float, save_to: Path | None
+    ) -> list[Evaluated]:
         evaluated: list[Evaluated] = []
         anew = save_to is not None and not save_to.is_dir()
         for seed in self.seeds:
-            result = None if anew else self._results.get(_key(method, rate, seed, test=True))
+            stored = None if anew else self._results.get(_key(method, rate, seed, test=True))
+            result = stored
             if result is None:
                 model, result = self._train(method, rate, seed, test=True)
                 # the adapter before the result, since what is stored is not trained again
                 if save_to and all(_rank(result) > _rank(earlier) for earlier in evaluated):
                     save_adapter(model, save_to)
                 self._store(result)
+            self._tell(name, result, is_new=stored is None)
             evaluated.append(result)
         return evaluated
 
-    def _choose_rate(self, method: Method, rates: Sequence[float]) -> float:
+    def _choose_rate(self, name: str, method: Method, rates: Sequence[float]) -> float:
         tried = []
         for rate in rates:
-            result = self._results.get(_key(method, rate, self.training.seed, test=False))
+            stored = self._results.get(_key(method, rate, self.training.seed, test=False))
+            result = stored
             if result is None:
                 _, result = self._train(method, rate, self.training.seed, test=False)
                 self._store(result)
+            self._tell(name, result, is_new=stored is None)
             tried.append(result)
         return max(tried, key=_rank).learning_rate
 
@@ -199,10 +236,14 @@ class Comparison:
             {
                 "format": FORMAT,
                 "about": self._about,
+                "total": self._total,
                 "evaluations": [asdict(result) for result in self._results.values()],
             },
         )
-        self._notify(result)
+
+    def _tell(self, name: str, result: Evaluated, *, is_new: bool) -> None:
+        self._done += 1
+        self._notify(TableStep(name, result, is_new, self._done, self._total))
 
     def _read(self) -> dict[Key, Evaluated]:
         if not self.file.exists():
@@ -218,6 +259,23 @@ class Comparison:
         except (KeyError, TypeError) as error:
             raise damaged(self.file, f"it is no list of evaluations ({error})") from error
         return {result.key: result for result in results}
+
+
+def count_trainings(file: str | os.PathLike[str]) -> tuple[int, int | None] | None:
+    """Returns how many trainings a comparison's file holds, and how many it will; None without it.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    file = Path(file)
+    if not file.exists():
+        return None
+    stored = read_json(file)
+    try:
+        total = stored.get("total")
+        return len(stored["evaluations"]), total if isinstance(total, int) else None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise damaged(file, f"it is no list of evaluations ({error})") from error
 
 
 def markdown_table(rows: Sequence[Row], metric: str, num_base_params: int) -> str:

@@ -13,10 +13,12 @@ from ..run.folder import RunFolder
 from ..search import Search
 from ..training import Training
 from .baselines import baseline_methods, baseline_rates, constant_predictor
-from .comparison import Comparison, Evaluated, Row
+from .comparison import Comparison, Row, TableStep, count_trainings
 from .front import choose_members, train_front
 
-__all__ = ["compare_front", "num_trainings"]
+__all__ = ["compare_front", "num_trainings", "table_progress"]
+
+FILE_NAME = "comparison.json"
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ def compare_front(
     num_seeds: int,
     learning_rates: Sequence[float],
     limit: int | None = None,
-    notify: Callable[[Evaluated], None] = lambda _: None,
+    notify: Callable[[TableStep], None] = lambda _: None,
 ) -> list[Row]:
     """Returns the rows of the table; the members' adapters are saved in the run folder.
 
@@ -41,17 +43,21 @@ def compare_front(
         num_seeds: Seeds of each row, at least 1; they follow the search's.
         learning_rates: Rates that each hand-made choice may choose from.
         limit: Members of the front at most; None for all.
-        notify: Called after each training with what it gave.
+        notify: Called with each training of the table, trained now or stored.
 
     Raises:
         SearchError: No trial is complete.
         RunError: The table in the run folder is of another training.
     """
+    total = num_trainings(
+        search, training, num_seeds=num_seeds, learning_rates=learning_rates, limit=limit
+    )
     with _lock(search.folder):
         comparison = Comparison(
             training,
-            search.folder.path / "comparison.json",
+            search.folder.path / FILE_NAME,
             seeds=range(training.seed + 1, training.seed + 1 + num_seeds),
+            total=total,
             notify=notify,
         )
         rows = train_front(search, comparison, limit=limit)
@@ -61,15 +67,24 @@ def compare_front(
     return [Row("constant predictor", 0, None, (majority.score,)), *rows]
 
 
+def table_progress(search: Search) -> tuple[int, int | None] | None:
+    """Returns how many of the table's trainings are done, and of how many; None before the first.
+
+    Raises:
+        RunError: The table in the run folder is damaged.
+    """
+    return count_trainings(search.folder.path / FILE_NAME)
+
+
 def num_trainings(
     search: Search,
     training: Training,
     *,
     num_seeds: int,
     learning_rates: Sequence[float],
-    limit: int | None = None,
+    limit: int | None,
 ) -> int:
-    """Returns how many trainings the table takes, those that are kept already included."""
+    """Returns how many trainings the table takes, those that are stored already included."""
     baselines = len(baseline_methods(training.model_config.hidden_size))
     members = len(choose_members(search.front(), limit))
     choosing = baselines * len(learning_rates) if len(learning_rates) > 1 else 0

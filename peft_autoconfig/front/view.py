@@ -1,15 +1,17 @@
 """A view of the trainings behind a table: a bar on a terminal, a line per training elsewhere.
 
-Imports `comparison` and rich; imported by the command line and the examples.
+Imports `search`, `comparison` and rich; imported by the command line and the examples.
 """
 
 import sys
+from statistics import mean
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .comparison import Evaluated
+from ..search.live import duration
+from .comparison import TableStep
 
 __all__ = ["TableView"]
 
@@ -25,7 +27,7 @@ class TableView:
     def __init__(self, *, console: Console | None = None, enabled: bool = True) -> None:
         self._console = console or Console(file=sys.stderr)
         is_drawn = self._console.is_terminal and not self._console.is_jupyter
-        self._done = 0
+        self._seconds: list[float] = []
         self._writes_lines = enabled and not is_drawn
         self._bar = Progress(
             TextColumn("[bold]report"),
@@ -51,16 +53,21 @@ class TableView:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, evaluated: Evaluated, total: int) -> None:
-        """Takes note of a training, one of ``total``, those that are stored already included."""
-        self._done += 1
-        self._bar.update(self._task, completed=self._done, total=total)
-        if self._writes_lines:
-            test = "" if evaluated.test is None else f", test {evaluated.test:.4f}"
-            self._console.print(
-                f"report {self._done}/{total}: dev {evaluated.dev:.4f}{test} with "
-                f"{evaluated.num_params:,} parameters, seed {evaluated.seed}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+    def __call__(self, step: TableStep) -> None:
+        """Takes note of a training; one that was stored before makes no line."""
+        self._bar.update(self._task, completed=step.done, total=step.total)
+        if step.is_new:
+            self._seconds.append(step.evaluated.seconds)
+            if self._writes_lines:
+                self._console.print(self._line(step), markup=False, highlight=False, soft_wrap=True)
+
+    def _line(self, step: TableStep) -> str:
+        evaluated = step.evaluated
+        test = "" if evaluated.test is None else f", test {evaluated.test:.4f}"
+        left = (step.total or step.done) - step.done
+        time_left = f", about {duration(left * mean(self._seconds))} left" if left else ""
+        return (
+            f"report {step.done}/{step.total or '?'}: {step.name}, rate "
+            f"{evaluated.learning_rate:g}, seed {evaluated.seed}: dev "
+            f"{evaluated.dev:.4f}{test}{time_left}"
+        )

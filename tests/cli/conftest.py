@@ -8,7 +8,6 @@ from pathlib import Path
 
 import optuna
 import pytest
-from click.testing import Result
 from transformers.utils import logging as transformers_logging
 from typer.testing import CliRunner
 
@@ -27,8 +26,8 @@ def _loud_again():
     logging.getLogger(Search.__module__).setLevel(logging.NOTSET)
 
 
-def run(*arguments: object) -> Result:
-    """Runs a command in this process."""
+def run(*arguments: object):
+    """Runs a command in this process; returns what click makes of it."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

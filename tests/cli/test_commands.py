@@ -58,6 +58,10 @@ def test_status_tells_how_far_a_search_is(searched):
     assert (status["num_trials"], status["complete"], status["running"]) == (3, 3, [])
     assert status["seconds_left"] == 0.0
     assert status["front"] == value["front"]
+    stored = json.loads((folder / "comparison.json").read_text())
+    done = len(stored["evaluations"])
+    assert status["table"] == {"trainings": done, "total": done}
+    assert f"hand-made choices: {done}/{done} trainings" in run("status", folder).stdout
     watched = run("status", folder, "--watch")
     assert watched.exit_code == 0
     assert "3/3 trials" in watched.stdout

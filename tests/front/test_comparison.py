@@ -25,11 +25,10 @@ def training(tiny_folder, tiny_task):
 
 
 def test_a_row_is_trained_by_other_seeds_than_the_searchs(training, tmp_path):
-    notified = []
-    comparison = Comparison(
-        training, tmp_path / "results.json", seeds=(1, 2), notify=notified.append
-    )
+    steps = []
+    comparison = Comparison(training, tmp_path / "results.json", seeds=(1, 2), notify=steps.append)
     row = comparison.row("serial", CONFIG, [1e-3, 1e-2])
+    notified = [step.evaluated for step in steps]
     assert [(result.seed, result.test is None) for result in notified] == [
         (0, True),
         (0, True),
@@ -53,13 +52,14 @@ def test_stored_trainings_are_not_repeated(training, tmp_path, monkeypatch):
 
 
 def test_the_saved_adapter_is_that_of_the_best_seed(training, tmp_path):
-    results = []
+    steps = []
     comparison = Comparison(
-        training, tmp_path / "results.json", seeds=(1, 2, 3), notify=results.append
+        training, tmp_path / "results.json", seeds=(1, 2, 3), notify=steps.append
     )
     (tmp_path / "adapters").mkdir()
     folder = tmp_path / "adapters" / "7"
     comparison.row("a", CONFIG, [1e-2], save_to=folder)
+    results = [step.evaluated for step in steps]
     best = max(results, key=lambda result: (result.dev, -result.loss))
     loaded = PeftModel.from_pretrained(training.pretrained.fresh(FULL_FINE_TUNING, seed=9), folder)
     evaluation = training.evaluate(loaded, "dev")
