@@ -22,7 +22,8 @@ class Progress:
     """What a run has done and does.
 
     Attributes:
-        num_trials: Complete trials that are wanted; None if nobody said.
+        num_trials: Complete trials that are wanted, or more where a pilot needs them; None if
+            nobody said.
         complete: Complete trials.
         failed: Trials that ended without a result.
         waiting: Queued trials.
@@ -68,8 +69,10 @@ def progress_of(
     running = [record for record in records if record.state == "RUNNING"]
     seconds = [record.seconds for record in complete[-RECENT_TRIALS:] if record.seconds is not None]
     each = mean(seconds) if seconds else None
+    # a pilot takes the trials it needs, were they more than the budget has
+    wanted = num_trials and max(num_trials, len(complete) + len(running))
     return Progress(
-        num_trials=num_trials,
+        num_trials=wanted,
         complete=len(complete),
         failed=len(failed),
         waiting=sum(record.state == "WAITING" for record in records),
@@ -77,7 +80,7 @@ def progress_of(
         front=tuple(non_dominated(complete)),
         failures=tuple(reversed(failed)),
         seconds_per_trial=each,
-        seconds_left=_seconds_left(num_trials, len(complete), running, each, now),
+        seconds_left=_seconds_left(wanted, len(complete), running, each, now),
         at=now,
     )
 

@@ -49,6 +49,15 @@ def test_progress_counts_what_there_is(folder):
     assert progress.best == search.front()[-1]
 
 
+def test_a_pilot_that_needs_more_trials_than_there_are_is_counted(folder):
+    search = open_search(folder)
+    search.run(scored, 3)
+    search.ask()
+    assert progress_of(search, 2).num_trials == 4
+    assert progress_of(search, 9).num_trials == 9
+    assert progress_of(search).num_trials is None
+
+
 def test_the_time_left_is_shared_by_the_workers(folder):
     search = open_search(folder)
     for _ in range(4):
