@@ -63,5 +63,5 @@ def _require_libraries() -> None:
     if missing:
         raise ConfigError(
             f"A report needs {' and '.join(missing)}, not installed here: "
-            'pip install "peft-autoconfig[report]".'
+            f"pip install {' '.join(missing)}."
         )

@@ -147,7 +147,7 @@ class DatabasePlace:
         except (ImportError, NoSuchModuleError) as error:
             raise ConfigError(
                 f"The driver of {self._public} is not installed ({error}); install it with: pip "
-                f'install "peft-autoconfig[postgres]"'
+                "install psycopg2-binary"
             ) from error
 
     def _acquire(self, connection: Connection, name: str) -> None:
