@@ -44,7 +44,7 @@ def main() -> None:
         args.train_file, text_columns=[args.text_column], label_column=args.label_column
     )
     tokenizer = AutoTokenizer.from_pretrained(args.model)
-    train, dev = task.train.tokenize(tokenizer), task.dev.tokenize(tokenizer)
+    train, dev = task.tokenize(task.train, tokenizer), task.tokenize(task.dev, tokenizer)
 
     def measure(prediction: EvalPrediction) -> dict[str, float]:
         evaluation = task.evaluate(prediction.predictions, task.dev.labels)
@@ -53,7 +53,7 @@ def main() -> None:
     def objective(config: AutoPEFTConfig, learning_rate: float) -> Outcome:
         config.task_type = "SEQ_CLS"
         model = AutoModelForSequenceClassification.from_pretrained(
-            args.model, **task.model_options()
+            args.model, **task.kind.model_options
         )
         arguments = TrainingArguments(
             learning_rate=learning_rate,

@@ -25,7 +25,7 @@ from typing import Any, get_args, get_origin
 import yaml
 
 from .errors import ConfigError, RunError
-from .front.baselines import constant_predictor
+from .front.baselines import untrained
 from .front.comparison import Row, TableStep
 from .front.table import compare_front
 from .run.json_file import brief, damaged, read_json, refuse_odd_file, write_json
@@ -258,8 +258,8 @@ class Recipe:
             SearchError: The task is not searchable as it is trained, or most trials fail.
         """
         training.load()
-        constant = constant_predictor(training.task, "dev")
-        search.pilot(training, constant.score, baseline_loss=constant.loss, callbacks=callbacks)
+        _, floor = untrained(training, "dev")
+        search.pilot(training, floor.score, baseline_loss=floor.loss, callbacks=callbacks)
         search.run(
             training,
             self.num_trials,

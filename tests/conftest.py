@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from peft_autoconfig.tasks import Metric, Split, Task
+from peft_autoconfig.tasks.classification import Classification
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny models are fastest on one thread, and tests may run side by side (`pytest -n`).
@@ -111,8 +112,7 @@ def tiny_task() -> Task:
         name="first letter",
         source="generated",
         text_columns=("text",),
-        kind="classification",
-        label_names=("x", "y", "z"),
+        kind=Classification(("x", "y", "z")),
         metric=Metric(("accuracy",)),
         train=parts[0],
         dev=parts[1],

@@ -98,7 +98,7 @@ def outputs(model: Any, examples: list[Any], collate: Any) -> torch.Tensor:
 
 def fit(task: Task, model: Any, tokenizer: Any, rate: float, steps: int, seed: int) -> None:
     collate = DataCollatorWithPadding(tokenizer)
-    stream = batches(task.train.tokenize(tokenizer, max_length=128), random.Random(seed))
+    stream = batches(task.tokenize(task.train, tokenizer, max_length=128), random.Random(seed))
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
@@ -116,13 +116,13 @@ def run(task: Task, name: str, rate: float, steps: int, seed: int) -> dict[str, 
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     model = AutoModelForSequenceClassification.from_pretrained(
-        get_model_path(), **task.model_options()
+        get_model_path(), **task.kind.model_options
     )
     model = get_peft_model(model, CONFIGURATIONS[name]())
     start = time.process_time()
     fit(task, model, tokenizer, rate, steps, seed)
     seconds = time.process_time() - start
-    dev = task.dev.tokenize(tokenizer, max_length=128)
+    dev = task.tokenize(task.dev, tokenizer, max_length=128)
     logits = outputs(model, dev, DataCollatorWithPadding(tokenizer))
     result = task.evaluate(logits.numpy(), task.dev.labels)
     size = sum(v.numel() for k, v in model.named_parameters() if v.requires_grad and "cla" not in k)

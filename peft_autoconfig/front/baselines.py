@@ -7,18 +7,25 @@ The report of a search takes the few that it can afford; benchmarks take all.
 Imports `tasks`, `training` and `tuner`; imported by `table`, the examples and benchmarks.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from peft import LoraConfig
 
 from ..tasks import Evaluation, Task
+from ..training import Training
 from ..training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Method
+from ..training.training import SplitName
 from ..tuner import AutoPEFTConfig, LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
 
-__all__ = ["Baseline", "all_baselines", "baseline_methods", "baseline_rates", "constant_predictor"]
+__all__ = [
+    "Baseline",
+    "all_baselines",
+    "baseline_methods",
+    "baseline_rates",
+    "constant_predictor",
+    "untrained",
+]
 
 PREFIX_LENGTH = 10
 MAM_PREFIX_LENGTH = 30  # He et al. 2022, arXiv 2110.04366
@@ -74,10 +81,18 @@ def all_baselines(hidden_size: int) -> list[Baseline]:
     ]
 
 
-def baseline_methods(hidden_size: int) -> dict[str, Method]:
-    """Returns those that the report of a search has, by their names, about the smallest first."""
-    baselines = all_baselines(hidden_size)
-    return {baseline.name: baseline.method for baseline in baselines if baseline.is_reported}
+def baseline_methods(hidden_size: int, *, has_new_head: bool = True) -> dict[str, Method]:
+    """Returns those that the report of a search has, by their names, about the smallest first.
+
+    Args:
+        hidden_size: Width of the model.
+        has_new_head: Whether the task adds a head, which a linear probe would train alone.
+    """
+    return {
+        baseline.name: baseline.method
+        for baseline in all_baselines(hidden_size)
+        if baseline.is_reported and (has_new_head or baseline.method != LINEAR_PROBE)
+    }
 
 
 def baseline_rates(method: Method, learning_rates: Sequence[float]) -> list[float]:
@@ -86,20 +101,27 @@ def baseline_rates(method: Method, learning_rates: Sequence[float]) -> list[floa
     return [rate * factor for rate in learning_rates]
 
 
-def constant_predictor(task: Task, split: str) -> Evaluation:
+def constant_predictor(task: Task, split: str) -> Evaluation | None:
     """Returns how well the best constant of the training set does on a split of ``task``.
 
     For classes it is their frequencies, hence the majority class; for values it is their mean.
+    None where a constant says nothing, as of texts to be written.
     """
-    labels = getattr(task, split).labels
-    if task.kind == "regression":
-        constant = np.array([np.mean(task.train.labels)])
-    else:
-        counts = Counter(task.train.labels)
-        frequencies = np.array([counts[label] for label in range(task.num_labels)], dtype=float)
-        # a class that training lacks must not have an infinite loss
-        constant = np.log((frequencies + 1) / (frequencies + 1).sum())
-    return task.evaluate(np.tile(constant, (len(labels), 1)), labels)
+    part = getattr(task, split)
+    outputs = task.kind.constant(task.train, part)
+    return None if outputs is None else task.evaluate(outputs, part.labels)
+
+
+def untrained(training: Training, split: SplitName) -> tuple[str, Evaluation]:
+    """Returns what any training has to beat, and its name.
+
+    That is the best constant; where there is none, the model as it is before any training.
+    """
+    constant = constant_predictor(training.task, split)
+    if constant is not None:
+        return "constant predictor", constant
+    model = training.pretrained.model.to(training.accelerator.device)
+    return "untrained model", training.evaluate(model, split)
 
 
 def _lora(rank: int, target_modules: str | None = None) -> LoraConfig:

@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from ..run.folder import RunFolder
 from ..search import Search
 from ..training import Training
-from .baselines import baseline_methods, baseline_rates, constant_predictor
+from ..training.pretrained import Method
+from .baselines import baseline_methods, baseline_rates, untrained
 from .comparison import Comparison, Row, TableStep, count_trainings
 from .front import choose_members, train_front
 
@@ -61,10 +62,10 @@ def compare_front(
             notify=notify,
         )
         rows = train_front(search, comparison, limit=limit)
-        for name, method in baseline_methods(training.model_config.hidden_size).items():
+        for name, method in _baselines(training).items():
             rows.append(comparison.row(name, method, baseline_rates(method, learning_rates)))
-    majority = constant_predictor(training.task, "test")
-    return [Row("constant predictor", 0, None, (majority.score,)), *rows]
+    name, floor = untrained(training, "test")
+    return [Row(name, 0, None, (floor.score,)), *rows]
 
 
 def table_progress(search: Search) -> tuple[int, int | None] | None:
@@ -85,10 +86,15 @@ def num_trainings(
     limit: int | None,
 ) -> int:
     """Returns how many trainings the table takes, those that are stored already included."""
-    baselines = len(baseline_methods(training.model_config.hidden_size))
+    baselines = len(_baselines(training))
     members = len(choose_members(search.front(), limit))
     choosing = baselines * len(learning_rates) if len(learning_rates) > 1 else 0
     return (baselines + members) * num_seeds + choosing
+
+
+def _baselines(training: Training) -> dict[str, Method]:
+    hidden_size = training.model_config.hidden_size
+    return baseline_methods(hidden_size, has_new_head=training.task.kind.has_new_head)
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import TaskError
+from .classification import Classification, Regression
+from .kind import Kind
+from .multiple_choice import MultipleChoice
 from .table import Table
 
 __all__ = ["CATALOGUE", "Entry", "entry"]
@@ -25,14 +27,14 @@ class Entry:
         hub: Name on the Hub.
         hub_config: Configuration on the Hub, or None.
         text_columns: Its text columns after `prepare`.
-        label_names: Class names in the order of their ids; empty in a regression.
+        label_names: Class names in the order of their ids; empty where there are none.
         measures: Its official measures.
         label_column: Name of the label column.
         hub_label_column: The same on the Hub, where that differs.
         test_file: Stem of the parquet file that serves to report.
         hub_test: Split on the Hub that serves to report.
         prepare: Makes plain text columns of other columns, or None.
-        num_choices: Rows that `prepare` makes of one question.
+        kind: Kind of the task.
     """
 
     folder: str
@@ -46,7 +48,7 @@ class Entry:
     test_file: str = "validation"
     hub_test: str = "validation"
     prepare: Callable[[Table], Table] | None = None
-    num_choices: int = 1
+    kind: type[Kind] = Classification
 
 
 def _glue(config: str, columns: str, labels: str, measures: str = "accuracy") -> Entry:
@@ -59,6 +61,7 @@ def _glue(config: str, columns: str, labels: str, measures: str = "accuracy") ->
         measures=tuple(measures.split("+")),
         hub_test="validation_matched" if config == "mnli" else "validation",
         test_file="validation_matched" if config == "mnli" else "validation",
+        kind=Classification if labels else Regression,
     )
 
 
@@ -69,7 +72,7 @@ def _super_glue(
     measures: str = "accuracy",
     *,
     prepare: Callable[[Table], Table] | None = None,
-    num_choices: int = 1,
+    kind: type[Kind] = Classification,
 ) -> Entry:
     return Entry(
         folder=f"super_glue/{config}",
@@ -79,7 +82,7 @@ def _super_glue(
         label_names=tuple(labels.split()),
         measures=tuple(measures.split("+")),
         prepare=prepare,
-        num_choices=num_choices,
+        kind=kind,
     )
 
 
@@ -99,20 +102,11 @@ def _marked(table: Table) -> Table:
 _COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 
-def _choices(table: Table) -> Table:
-    """COPA: a row per choice, premise and question against choice, label 1 for the right one."""
-    premises, labels = table.column("premise"), table.column("label")
-    asked = [_COPA_QUESTIONS[kind] for kind in table.column("question")]
-    choices: list[Any] = [table.column("choice1"), table.column("choice2")]
-    rows = range(len(premises))
-    columns = {
-        "premise": [f"{premises[row]} {asked[row]}" for row in rows for _ in choices],
-        "choice": [column[row] for row in rows for column in choices],
-        "label": [
-            int(labels[row] == i) if labels[row] >= 0 else -1 for row in rows for i in (0, 1)
-        ],
-    }
-    return Table(table.source, columns)
+def _asked(table: Table) -> Table:
+    """COPA: the premise and what is asked about it are one text, before the choices."""
+    pairs = zip(table.column("premise"), table.column("question"), strict=True)
+    premises = [f"{premise} {_COPA_QUESTIONS[question]}" for premise, question in pairs]
+    return Table(table.source, {**table.columns, "premise": premises})
 
 
 CATALOGUE: dict[str, Entry] = {
@@ -121,7 +115,7 @@ CATALOGUE: dict[str, Entry] = {
         "cb", "premise hypothesis", "entailment contradiction neutral", "accuracy+macro_f1"
     ),
     "cola": _glue("cola", "sentence", "unacceptable acceptable", "matthews"),
-    "copa": _super_glue("copa", "premise choice", "wrong right", prepare=_choices, num_choices=2),
+    "copa": _super_glue("copa", "premise choice1 choice2", "", prepare=_asked, kind=MultipleChoice),
     "cr": Entry(
         "other/cr", "SetFit/CR", None, ("text",), ("negative", "positive"), hub_test="test"
     ),

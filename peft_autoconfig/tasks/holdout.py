@@ -11,7 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from ..errors import TaskError
-from .task import Kind, Split
+from .kind import Kind
+from .split import Split
 
 __all__ = ["Division", "hold_out", "keep", "without"]
 
@@ -42,22 +43,19 @@ class Division:
             if value is not None and value < 1:
                 raise TaskError(f"{name} must be at least 1, or None for all, got {value}")
 
-    def divide(
-        self, train: Split, test: Split | None, *, kind: Kind, pairs: bool
-    ) -> tuple[Split, Split, Split]:
+    def divide(self, train: Split, test: Split | None, *, kind: Kind) -> tuple[Split, Split, Split]:
         """Returns the train, search-dev and reporting splits, which share no text.
 
         Args:
             train: All training examples.
             test: The reporting split; None holds it out of the training examples too.
             kind: Kind of the task.
-            pairs: As in `hold_out`.
 
         Raises:
             TaskError: If nothing is left to train on, or a split is impossible.
         """
         if test is None:
-            train, test = self._hold_out(train, self.seed + 1, kind, pairs)
+            train, test = self._hold_out(train, self.seed + 1, kind)
         clean = without(train, test)
         if len(clean) < len(train):
             logger.info(
@@ -69,26 +67,25 @@ class Division:
                 f"all {len(train)} training texts are in the reporting split too, so nothing is "
                 "left to train on; was one file given for both?"
             )
-        rest, dev = self._hold_out(clean, self.seed, kind, pairs)
+        rest, dev = self._hold_out(clean, self.seed, kind)
         return self.keep(rest, kind), dev, test
 
     def keep(self, train: Split, kind: Kind) -> Split:
         """Returns what is trained on of the examples at hand."""
         return keep(train, max_examples=self.max_train_examples, seed=self.seed, kind=kind)
 
-    def _hold_out(self, split: Split, seed: int, kind: Kind, pairs: bool) -> tuple[Split, Split]:
+    def _hold_out(self, split: Split, seed: int, kind: Kind) -> tuple[Split, Split]:
         return hold_out(
             split,
             fraction=self.dev_fraction,
             max_examples=self.max_dev_examples,
             seed=seed,
             kind=kind,
-            pairs=pairs,
         )
 
 
 def hold_out(
-    split: Split, *, fraction: float, max_examples: int | None, seed: int, kind: Kind, pairs: bool
+    split: Split, *, fraction: float, max_examples: int | None, seed: int, kind: Kind
 ) -> tuple[Split, Split]:
     """Returns what stays and what is held out, the latter with the class shares of the whole.
 
@@ -97,8 +94,7 @@ def hold_out(
         fraction: Share to hold out (0, 1).
         max_examples: Most examples to hold out, or None.
         seed: Seed of the choice.
-        kind: A regression is divided without regard to its labels.
-        pairs: Whether rows with the same first text belong together whatever the second.
+        kind: Says which rows belong together, and of which labels the shares are kept.
 
     Raises:
         TaskError: If the share is impossible, or a class has too few different texts to stand on
@@ -108,7 +104,7 @@ def hold_out(
         raise TaskError(f"the held-out fraction must lie between 0 and 1, got {fraction}")
     total = round(fraction * len(split))
     total = total if max_examples is None else min(total, max_examples)
-    strata = _strata(split, kind, pairs)
+    strata = _strata(split, kind)
     for label, groups in strata.items():
         if len(groups) < 2:
             raise TaskError(
@@ -134,7 +130,7 @@ def keep(split: Split, *, max_examples: int | None, seed: int, kind: Kind) -> Sp
     """
     if max_examples is None or max_examples >= len(split):
         return split
-    strata = _strata(split, kind, pairs=False, unique=False)
+    strata = _strata(split, kind, unique=False)
     if max_examples < len(strata):
         raise TaskError(
             f"max_train_examples must be at least {len(strata)}, one a class, got {max_examples}"
@@ -153,16 +149,14 @@ def without(split: Split, other: Split) -> Split:
     return split.take([row for row, texts in enumerate(split.texts) if texts not in known])
 
 
-def _strata(
-    split: Split, kind: Kind, pairs: bool, unique: bool = True
-) -> dict[int | float, Groups]:
-    """Row numbers grouped by key, by the label of a group's first row."""
+def _strata(split: Split, kind: Kind, unique: bool = True) -> dict[int, Groups]:
+    """Row numbers grouped by what must stay together, by the stratum of a group's first row."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for row, texts in enumerate(split.texts):
-        groups[row if not unique else texts[0] if pairs else texts].append(row)
-    strata: dict[int | float, Groups] = defaultdict(list)
+        groups[kind.group(texts) if unique else row].append(row)
+    strata: dict[int, Groups] = defaultdict(list)
     for rows in groups.values():
-        strata[0 if kind == "regression" else split.labels[rows[0]]].append(rows)
+        strata[kind.stratum(split.labels[rows[0]])].append(rows)
     return dict(sorted(strata.items()))
 
 

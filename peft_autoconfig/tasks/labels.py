@@ -11,9 +11,8 @@ from typing import Any
 
 from ..errors import TaskError
 from .table import Table
-from .task import Kind
 
-__all__ = ["Labels"]
+__all__ = ["Labels", "are_values"]
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,11 @@ class Labels:
 
     Attributes:
         column: Name of the label column.
-        kind: ``classification`` or ``regression``.
         names: Class names in the order of ids; empty in a regression.
         values: The value in the column behind each id; empty in a regression.
     """
 
     column: str
-    kind: Kind
     names: tuple[str, ...] = ()
     values: tuple[Any, ...] = ()
 
@@ -38,36 +35,33 @@ class Labels:
         table: Table,
         column: str,
         *,
-        kind: Kind | None = None,
-        names: Sequence[str] | None = None,
+        is_value: bool = False,
+        names: Sequence[str] = (),
     ) -> "Labels":
         """Returns how to read a column, as its training table shows it.
 
         Args:
             table: The training table.
             column: The label column.
-            kind: None infers it: numbers with a fraction are a regression, all else are classes.
-            names: Class names in the order of ids; None takes those that the table knows, else
+            is_value: Whether labels are real values rather than classes.
+            names: Class names in the order of ids; without any, those that the table knows, else
                 the values that occur, sorted.
 
         Raises:
             TaskError: If labels are missing or of mixed types, or there are fewer than two classes.
         """
         values = _parsed(table, column)
-        if kind not in (None, "classification", "regression"):
-            raise TaskError(f"kind must be 'classification' or 'regression', got {kind!r}")
         known = names or table.class_names.get(column)
         _check_names(table, column, known)
-        kind = kind or ("regression" if isinstance(values[0], float) else "classification")
-        if kind == "regression":
+        if is_value:
             if not isinstance(values[0], int | float) or isinstance(values[0], bool):
                 raise TaskError(f"{table.source}: a regression needs numbers, got {values[0]!r}")
-            return cls(column, kind)
+            return cls(column)
         ordered = tuple(known or sorted(set(values)))
         if known and not isinstance(values[0], str):
             ordered = tuple(range(len(known)))
         _check_classes(table, column, values, ordered)
-        return cls(column, kind, tuple(str(name) for name in known or ordered), ordered)
+        return cls(column, tuple(str(name) for name in known or ordered), ordered)
 
     def encode(self, table: Table) -> tuple[int, ...] | tuple[float, ...]:
         """Returns the class ids or real values of a table.
@@ -76,7 +70,7 @@ class Labels:
             TaskError: If a label is missing, no number, or of no class of the training set.
         """
         values = _parsed(table, self.column)
-        if self.kind == "regression":
+        if not self.names:
             return tuple(_number(value, row, table) for row, value in enumerate(values))
         _check_names(table, self.column, self.names)
         ids = {value: index for index, value in enumerate(self.values)}
@@ -87,6 +81,15 @@ class Labels:
                     f"{list(self.values)} of the training set"
                 )
         return tuple(ids[value] for value in values)
+
+
+def are_values(table: Table, column: str) -> bool:
+    """Returns whether a column holds real values: numbers of which some have a fraction.
+
+    Raises:
+        TaskError: If labels are missing or of mixed types.
+    """
+    return isinstance(_parsed(table, column)[0], float)
 
 
 def _parsed(table: Table, column: str) -> list[Any]:
@@ -151,5 +154,6 @@ def _check_classes(table: Table, column: str, values: list[Any], classes: tuple[
     if len(occurring) * 2 > len(values) and len(occurring) > 20:
         raise TaskError(
             f"{table.source}: column {column!r} has {len(occurring)} values in {len(values)} "
-            "examples, too many for classes; say kind='regression' or name another column"
+            "examples, too many for classes; say another kind (regression, completion, ...) or "
+            "name another column"
         )

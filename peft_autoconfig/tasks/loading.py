@@ -13,12 +13,16 @@ import datasets
 
 from ..errors import TaskError
 from .catalogue import CATALOGUE, Entry, entry, parquet_files
+from .classification import Classification, Regression
 from .holdout import Division, keep
-from .labels import Labels
+from .kind import Kind
+from .kinds import kind_named
+from .labels import are_values
 from .metric import Metric
 from .questions import EMBEDDED, LABEL_NAMES, load_questions
+from .split import Split
 from .table import Table, from_dataset, read_table
-from .task import Kind, Split, Task
+from .task import Task
 
 __all__ = ["load_files_task", "load_task", "task_names"]
 
@@ -44,8 +48,7 @@ def load_task(
     """Returns a task by name.
 
     Training examples whose exact texts are in the reporting split are left out, so is every
-    duplicate of a search-dev text. COPA becomes sentence pairs (premise and question, choice) and
-    is scored by how often the right choice gets the larger margin, as its accuracy is defined.
+    duplicate of a search-dev text.
 
     Args:
         name: One of `task_names`.
@@ -65,26 +68,20 @@ def load_task(
         return _embedded(division)
     facts = entry(name, EMBEDDED)
     train, test, column = _named_tables(facts, name, data_dir)
-    kind: Kind = "classification" if facts.label_names else "regression"
-    labels = Labels.of(train, column, kind=kind, names=facts.label_names)
+    kind, split_of = facts.kind.read(train, facts.text_columns, column, names=facts.label_names)
     rest, dev, test_split = division.divide(
-        _split(train, facts.text_columns, labels),
-        _split(test, facts.text_columns, labels),
-        kind=kind,
-        pairs=facts.num_choices > 1,
+        _warned(split_of(train), train.source), _warned(split_of(test), test.source), kind=kind
     )
     return Task(
         name=name,
         source="the Hub" if data_dir is None else str(data_dir),
         text_columns=facts.text_columns,
         kind=kind,
-        label_names=labels.names,
         metric=Metric(facts.measures),
         train=rest,
         dev=dev,
         test=test_split,
         seed=seed,
-        num_choices=facts.num_choices,
     )
 
 
@@ -92,9 +89,9 @@ def load_files_task(
     train_file: PathLike,
     validation_file: PathLike | None = None,
     *,
-    text_columns: Sequence[str],
-    label_column: str,
-    kind: Kind | None = None,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    kind: str | None = None,
     measures: Sequence[str] | None = None,
     name: str | None = None,
     dev_fraction: float = 0.2,
@@ -108,12 +105,11 @@ def load_files_task(
         train_file: Examples to train on and to hold the search-dev split out of.
         validation_file: Examples to report on; None holds `dev_fraction` of the training file out
             for that too.
-        text_columns: Names of one or two text columns.
-        label_column: Name of the label column.
-        kind: ``classification`` or ``regression``; None infers it from the labels: numbers with a
+        text_columns: Names of the text columns; None takes those that the kind expects.
+        label_column: Name of the label column; None takes the one that the kind expects.
+        kind: Name of a `Kind` (see `KINDS`); None infers it from the labels: numbers with a
             fraction are a regression, all else are classes.
-        measures: Names of measures (see `Metric`); None takes accuracy, or Pearson and Spearman
-            correlation in a regression.
+        measures: Names of measures (see `Metric`); None takes those of the kind.
         name: Name of the task; None takes the training file's.
         dev_fraction: As in `load_task`.
         max_dev_examples: As in `load_task`.
@@ -124,23 +120,21 @@ def load_files_task(
         TaskError: If a file, column or label is missing or unfit.
     """
     division = Division(dev_fraction, max_dev_examples, max_train_examples, seed)
-    columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
     table = read_table(Path(train_file))
-    labels = Labels.of(table, label_column, kind=kind)
+    chosen, columns, column = _roles(table, kind, text_columns, label_column)
+    read, split_of = chosen.read(table, columns, column)
     test = None
     if validation_file is not None:
-        test = _split(read_table(Path(validation_file)), columns, labels)
-    train, dev, test = division.divide(
-        _split(table, columns, labels), test, kind=labels.kind, pairs=False
-    )
-    default = ("pearson", "spearman") if labels.kind == "regression" else ("accuracy",)
+        validation = read_table(Path(validation_file))
+        test = _warned(split_of(validation), validation.source)
+    whole = _warned(split_of(table), table.source)
+    train, dev, test = division.divide(whole, test, kind=read)
     return Task(
         name=name or Path(train_file).stem,
         source=str(train_file),
         text_columns=columns,
-        kind=labels.kind,
-        label_names=labels.names,
-        metric=Metric(tuple(measures or default)),
+        kind=read,
+        metric=Metric(tuple(measures or read.default_measures)),
         train=train,
         dev=dev,
         test=test,
@@ -148,21 +142,26 @@ def load_files_task(
     )
 
 
-def _split(table: Table, text_columns: tuple[str, ...], labels: Labels) -> Split:
-    if len(text_columns) not in (1, 2):
-        raise TaskError(f"expected one or two text columns, got {list(text_columns)}")
-    columns = [table.column(name) for name in text_columns]
-    texts = tuple(zip(*columns, strict=True))
-    for row, values in enumerate(texts):
-        if not all(isinstance(value, str) for value in values):
-            raise TaskError(
-                f"{table.source}, example {row}: expected text in {list(text_columns)}, got "
-                f"{list(values)}"
-            )
-    num_blank = sum(not any(map(str.strip, values)) for values in texts)
+def _roles(
+    table: Table, kind: str | None, text_columns: Sequence[str] | None, label_column: str | None
+) -> tuple[type[Kind], tuple[str, ...], str]:
+    """The kind of a task and its columns, as they are said or as is usual."""
+    if kind is None:
+        is_value = are_values(table, label_column or Classification.label_column)
+        chosen: type[Kind] = Regression if is_value else Classification
+    else:
+        chosen = kind_named(kind)
+    columns = chosen.text_columns if text_columns is None else text_columns
+    columns = (columns,) if isinstance(columns, str) else tuple(columns)
+    return chosen, columns, label_column or chosen.label_column
+
+
+def _warned(split: Split, source: str) -> Split:
+    """Returns the split, after a warning if texts of it are blank."""
+    num_blank = sum(not any(map(str.strip, texts)) for texts in split.texts)
     if num_blank:
-        logger.warning("%s: %d of %d texts are blank", table.source, num_blank, len(texts))
-    return Split(texts, labels.encode(table))
+        logger.warning("%s: %d of %d texts are blank", source, num_blank, len(split))
+    return split
 
 
 def _named_tables(facts: Entry, name: str, data_dir: PathLike | None) -> tuple[Table, Table, str]:
@@ -199,20 +198,20 @@ def _download(facts: Entry, name: str) -> tuple[Table, Table]:
 def _embedded(division: Division) -> Task:
     """The generated task, which brings a search-dev split of other words and templates."""
     splits = load_questions()
+    kind = Classification(LABEL_NAMES)
     dev = splits["dev"]
     return Task(
         name=EMBEDDED,
         source="generated by peft_autoconfig",
         text_columns=("text",),
-        kind="classification",
-        label_names=LABEL_NAMES,
+        kind=kind,
         metric=Metric(),
-        train=division.keep(splits["train"], "classification"),
+        train=division.keep(splits["train"], kind),
         dev=keep(
             dev,
             max_examples=division.max_dev_examples,
             seed=division.seed,
-            kind="classification",
+            kind=kind,
         ),
         test=splits["test"],
         seed=division.seed,

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 
 from .grammar import DEV, TEST, TRAIN, Lexicon
-from .task import Split
+from .split import Split
 
 __all__ = ["EMBEDDED", "LABEL_NAMES", "load_questions"]
 

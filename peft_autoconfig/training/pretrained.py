@@ -20,7 +20,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -49,29 +48,32 @@ class Pretrained:
         model: The model in evaluation mode; never trained itself.
         tokenizer: Its tokenizer.
         head: Names of the modules that the checkpoint lacks and the task adds.
+        task_type: PEFT's name of what the model does.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: tuple[str, ...]
+    task_type: str = "SEQ_CLS"
 
     @classmethod
     def load(cls, name: str, task: Task) -> "Pretrained":
         """Returns the model of a local folder or Hub id with a head for ``task``.
 
         Raises:
-            ConfigError: There is no such model, or it has no head for sequence classification.
+            ConfigError: There is no such model, or it is of no use for this kind of task.
         """
-        with _model_errors(name):
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, output_loading_info=True, **task.model_options()
+        kind = task.kind
+        with _model_errors(name, kind.name):
+            model, loading = kind.model_class.from_pretrained(
+                name, output_loading_info=True, **kind.model_options
             )
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(name, **kind.tokenizer_options)
         if tokenizer.pad_token is not None and model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         head = tuple(sorted({key.rsplit(".", 1)[0] for key in loading["missing_keys"]}))
-        return cls(name, model.eval(), tokenizer, head)
+        return cls(name, model.eval(), tokenizer, head, kind.task_type)
 
     def fresh(self, method: Method, *, seed: int) -> nn.Module:
         """Returns a model made ready for training by ``method``.
@@ -142,19 +144,20 @@ class Pretrained:
 
     def _for_task(self, method: PeftConfig) -> PeftConfig:
         config = copy.deepcopy(method)
-        config.task_type = "SEQ_CLS"
+        config.task_type = self.task_type
         # PEFT trains and saves modules that are called classifier or score; heads may have more
         kept = getattr(config, "modules_to_save", None) or []
-        config.modules_to_save = sorted({*kept, *self.head})  # type: ignore[attr-defined]
+        if kept or self.head:
+            config.modules_to_save = sorted({*kept, *self.head})  # type: ignore[attr-defined]
         return config
 
 
 @contextmanager
-def _model_errors(name: str) -> Iterator[None]:
+def _model_errors(name: str, purpose: str = "training") -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
         raise ConfigError(
             "Expected a local folder or Hub id of a model that transformers can load for "
-            f"sequence classification, got {name!r}: {' '.join(str(error).split())}"
+            f"{purpose}, got {name!r}: {' '.join(str(error).split())}"
         ) from error

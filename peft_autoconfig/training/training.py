@@ -21,15 +21,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor, nn
-from transformers import (
-    DataCollatorWithPadding,
-    PretrainedConfig,
-    get_linear_schedule_with_warmup,
-)
+from transformers import PretrainedConfig, get_linear_schedule_with_warmup
 
 from ..errors import ConfigError, TrainingError
 from ..outcome import Outcome
 from ..tasks import Evaluation, Task
+from ..tasks.kind import Example
 from ..tuner.placement import find_layers
 from .pretrained import Method, Pretrained
 
@@ -47,7 +44,6 @@ WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing")
 
 Observer = Callable[[nn.Module, int], None]
 SplitName = Literal["train", "dev", "test"]
-Example = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -197,18 +193,24 @@ class Training:
     def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
         """Returns the metric and loss of ``model`` on a split."""
         model.eval()
-        examples = self._examples(split)
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i]["input_ids"]))
-        logits: list[Tensor] = []
+        kind, examples = self.task.kind, self._examples(split)
+        order = sorted(range(len(examples)), key=lambda i: kind.length(examples[i]))
+        outputs: list[Any] = [None] * len(order)
+        size = self._evaluation_batch_size
         with torch.inference_mode(), self.accelerator.autocast():
-            for start in range(0, len(order), EVALUATION_BATCH_SIZE):
-                rows = order[start : start + EVALUATION_BATCH_SIZE]
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
                 batch = self._batch([examples[row] for row in rows])
-                batch.pop("labels")
-                logits.append(model(**batch).logits.float().cpu())
-        restored = torch.empty_like(torch.cat(logits))
-        restored[order] = torch.cat(logits)
-        return self.task.evaluate(restored.numpy(), getattr(self.task, split).labels)
+                for row, output in zip(rows, kind.predict(model, batch), strict=True):
+                    outputs[row] = output
+        return self.task.evaluate(outputs, getattr(self.task, split).labels)
+
+    @property
+    def _evaluation_batch_size(self) -> int:
+        """Examples at once; no more than in training where a token has scores of all others."""
+        if not self.task.kind.writes_text:
+            return EVALUATION_BATCH_SIZE
+        return min(EVALUATION_BATCH_SIZE, self._micro_batch_size or self.plan.batch_size)
 
     @cached_property
     def model_config(self) -> PretrainedConfig:
@@ -265,12 +267,12 @@ class Training:
 
     def _backward(self, model: nn.Module, examples: list[Example]) -> Tensor:
         """Adds the gradient of the mean loss over the examples; returns that loss."""
-        size = self._micro_batch_size or len(examples)
-        losses = []
+        kind, size = self.task.kind, self._micro_batch_size or len(examples)
+        num_terms, losses = kind.num_terms(examples), []
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
             with self.accelerator.autocast():
-                loss = model(**self._batch(part)).loss * (len(part) / len(examples))
+                loss = kind.loss(model, self._batch(part)) * (kind.num_terms(part) / num_terms)
             self.accelerator.backward(loss)
             losses.append(loss.detach())
         return torch.stack(losses).sum()
@@ -288,19 +290,21 @@ class Training:
 
     def _examples(self, split: SplitName) -> list[Example]:
         if split not in self._tokenised:
-            self._tokenised[split] = getattr(self.task, split).tokenize(
-                self.pretrained.tokenizer, max_length=self.plan.max_length
+            self._tokenised[split] = self.task.tokenize(
+                getattr(self.task, split),
+                self.pretrained.tokenizer,
+                max_length=self.plan.max_length,
             )
         return self._tokenised[split]
 
     def _batch(self, examples: list[Example]) -> dict[str, Tensor]:
-        batch = DataCollatorWithPadding(self.pretrained.tokenizer)(examples)
+        batch = self.task.kind.collate(examples, self.pretrained.tokenizer)
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
 
     def _rows(self, seed: int) -> Iterator[list[int]]:
         """Yields the rows of each batch for ever, like lengths together, in random order."""
         generator = torch.Generator().manual_seed(seed)
-        lengths = [len(example["input_ids"]) for example in self._examples("train")]
+        lengths = [self.task.kind.length(example) for example in self._examples("train")]
         size = self.plan.batch_size
         while True:
             shuffled = torch.randperm(len(lengths), generator=generator).tolist()

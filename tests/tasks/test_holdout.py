@@ -7,8 +7,11 @@ import pytest
 
 from peft_autoconfig.errors import TaskError
 from peft_autoconfig.tasks import Split
+from peft_autoconfig.tasks.classification import Classification, Regression
 from peft_autoconfig.tasks.holdout import hold_out, keep, without
+from peft_autoconfig.tasks.multiple_choice import MultipleChoice
 
+CLASSES = Classification(tuple("abcdefgh"))
 NUM_COMMON, NUM_RARE = 160, 40
 SPLIT = Split(
     tuple((f"text {i}",) for i in range(NUM_COMMON + NUM_RARE)),
@@ -17,7 +20,7 @@ SPLIT = Split(
 
 
 def divide(split=SPLIT, **changes):
-    options = dict(fraction=0.25, max_examples=None, seed=0, kind="classification", pairs=False)
+    options = dict(fraction=0.25, max_examples=None, seed=0, kind=CLASSES)
     return hold_out(split, **(options | changes))
 
 
@@ -36,7 +39,7 @@ def test_same_seed_same_choice_other_seed_other_choice():
 def test_at_most_so_many_are_held_out():
     _, held = divide(max_examples=20)
     assert Counter(held.labels) == {0: 16, 1: 4}
-    assert len(divide(kind="regression", max_examples=20)[1]) == 20
+    assert len(divide(kind=Regression(), max_examples=20)[1]) == 20
 
 
 def test_copies_of_a_text_stay_on_one_side():
@@ -47,10 +50,11 @@ def test_copies_of_a_text_stay_on_one_side():
     assert len(held) == pytest.approx(50, abs=4)
 
 
-def test_rows_of_one_first_text_stay_together_in_pairs():
-    texts = tuple((f"premise {i // 2}", f"choice {i}") for i in range(200))
-    rest, held = divide(Split(texts, tuple(i % 2 for i in range(200))), pairs=True)
-    assert not {first for first, _ in rest.texts} & {first for first, _ in held.texts}
+def test_questions_with_other_choices_stay_on_one_side():
+    texts = tuple((f"question {i // 2}", f"choice {i}", "none") for i in range(200))
+    split = Split(texts, tuple(i % 2 for i in range(200)))
+    rest, held = divide(split, kind=MultipleChoice(("one", "two")))
+    assert not {first for first, *_ in rest.texts} & {first for first, *_ in held.texts}
     assert [i % 2 for i in held.labels] == [0, 1] * (len(held) // 2)
 
 
@@ -73,20 +77,20 @@ def test_a_class_of_one_text_is_refused():
 
 
 def test_smaller_choices_are_nested_and_balanced():
-    small = keep(SPLIT, max_examples=20, seed=0, kind="classification")
-    large = keep(SPLIT, max_examples=80, seed=0, kind="classification")
+    small = keep(SPLIT, max_examples=20, seed=0, kind=CLASSES)
+    large = keep(SPLIT, max_examples=80, seed=0, kind=CLASSES)
     assert Counter(small.labels) == {0: 16, 1: 4}
     assert set(small.texts) < set(large.texts)
-    assert keep(SPLIT, max_examples=None, seed=0, kind="classification") is SPLIT
-    assert keep(SPLIT, max_examples=500, seed=0, kind="classification") is SPLIT
+    assert keep(SPLIT, max_examples=None, seed=0, kind=CLASSES) is SPLIT
+    assert keep(SPLIT, max_examples=500, seed=0, kind=CLASSES) is SPLIT
 
 
 def test_every_class_keeps_an_example():
     split = Split(SPLIT.texts, (0,) * 197 + (1, 2, 3))
-    kept = keep(split, max_examples=4, seed=0, kind="classification")
+    kept = keep(split, max_examples=4, seed=0, kind=CLASSES)
     assert sorted(kept.labels) == [0, 1, 2, 3]
     with pytest.raises(TaskError, match="at least 4, one a class, got 3"):
-        keep(split, max_examples=3, seed=0, kind="classification")
+        keep(split, max_examples=3, seed=0, kind=CLASSES)
 
 
 def test_counts_add_up_whatever_the_shares():
@@ -95,7 +99,7 @@ def test_counts_add_up_whatever_the_shares():
         labels = tuple(rng.choice([0, 0, 0, 1, 2]) for _ in range(100))
         split = Split(tuple((str(i),) for i in range(100)), labels)
         wanted = rng.randint(3, 99)
-        kept = keep(split, max_examples=wanted, seed=0, kind="classification")
+        kept = keep(split, max_examples=wanted, seed=0, kind=CLASSES)
         assert len(kept) == wanted
 
 

@@ -44,7 +44,11 @@ def test_every_format_gives_the_same_task(tmp_path, suffix):
     other = [{"text": f"other {i}", "kind": "odd"} for i in range(5)]
     validation = write(tmp_path / f"validation.{suffix}", other)
     task = load(train, validation)
-    assert (task.name, task.kind, task.label_names) == ("train", "classification", ("even", "odd"))
+    assert (task.name, task.kind.name, task.label_names) == (
+        "train",
+        "classification",
+        ("even", "odd"),
+    )
     assert task.about()["sizes"] == {"train": 32, "dev": 8, "test": 5}
     assert task.test.texts[0] == ("other 0",)
     assert task.test.labels == (1,) * 5
@@ -80,7 +84,7 @@ def test_two_text_columns_make_pairs(tmp_path):
 )
 def test_the_kind_of_task_is_inferred(tmp_path, suffix, labels, kind, names):
     task = load(write(tmp_path / f"train.{suffix}", labelled(labels * 10)))
-    assert (task.kind, task.label_names) == (kind, names)
+    assert (task.kind.name, task.label_names) == (kind, names)
     assert task.metric.name == ("accuracy" if names else "pearson+spearman")
 
 
@@ -224,7 +228,7 @@ def test_parts_of_a_split_are_joined(tmp_path):
     task = load_task("stsb", data_dir=tmp_path)
     # the second part equals the reporting split, so none of it is trained on
     assert task.about()["sizes"] == {"train": 16, "dev": 4, "test": 20}
-    assert task.kind == "regression"
+    assert task.kind.name == "regression"
 
 
 def test_mnli_reports_on_the_matched_split(tmp_path):
@@ -233,7 +237,7 @@ def test_mnli_reports_on_the_matched_split(tmp_path):
     write_named(tmp_path / "mnli", names, ("premise", "hypothesis"), splits)
     task = load_task("mnli", data_dir=tmp_path)
     assert task.test.texts[0][0].startswith("validation_matched")
-    assert task.num_labels == 3
+    assert len(task.label_names) == 3
 
 
 def write_rows(folder, rows):
@@ -246,7 +250,7 @@ def write_rows(folder, rows):
 FIRST = ("premise", "sentence2")
 
 
-def test_copa_becomes_pairs_that_compete(tmp_path):
+def test_copa_asks_which_of_two_choices(tmp_path):
     rows = [
         {
             "premise": f"Event {i}.",
@@ -259,14 +263,14 @@ def test_copa_becomes_pairs_that_compete(tmp_path):
     ]
     write_rows(tmp_path / "copa", rows)
     task = load_task("copa", data_dir=tmp_path)
-    assert task.num_choices == 2
+    assert task.kind.name == "multiple-choice"
     assert task.test.texts[:2] == (
-        ("validation Event 0. What was the cause?", "One."),
-        ("validation Event 0. What was the cause?", "Two."),
+        ("validation Event 0. What was the cause?", "One.", "Two."),
+        ("validation Event 1. What happened as a result?", "One.", "Two."),
     )
-    assert task.test.labels[:8] == (1, 0, 1, 0, 0, 1, 0, 1)
-    assert [sum(split.labels) * 2 for split in (task.train, task.dev)] == [32, 8]
-    right = [[0.0, float(label)] for label in task.dev.labels]
+    assert task.test.labels[:8] == (0, 0, 1, 1, 0, 0, 1, 1)
+    assert [len(split) for split in (task.train, task.dev)] == [16, 4]
+    right = [[1.0 - label, float(label)] for label in task.dev.labels]
     assert task.evaluate(right, task.dev.labels).score == 1.0
 
 

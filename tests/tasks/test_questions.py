@@ -45,7 +45,7 @@ def test_splits_share_no_template_nor_text(task, one, other):
 def test_classes_are_balanced_and_texts_differ(task, name, size):
     split = getattr(task, name)
     assert len(split) == len(set(split.texts)) == size
-    assert set(Counter(split.labels).values()) == {size // task.num_labels}
+    assert set(Counter(split.labels).values()) == {size // len(task.label_names)}
 
 
 def test_a_noun_has_one_kind_and_no_noun_is_a_function_word():
@@ -69,7 +69,7 @@ def test_every_sentence_names_the_asked_and_two_other_kinds(task):
 
 
 def test_no_class_is_told_by_the_length_or_the_position(task):
-    lengths = {label: [] for label in range(task.num_labels)}
+    lengths = {label: [] for label in range(len(task.label_names))}
     for (text,), label in zip(task.train.texts, task.train.labels, strict=True):
         lengths[label].append(len(text.split()))
     means = [sum(found) / len(found) for found in lengths.values()]

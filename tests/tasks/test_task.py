@@ -11,6 +11,8 @@ from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from peft_autoconfig.errors import TaskError
 from peft_autoconfig.tasks import Metric, Split, Task
+from peft_autoconfig.tasks.classification import Classification, Regression
+from peft_autoconfig.tasks.multiple_choice import MultipleChoice
 
 PAIRS = Split((("one two", "three"), ("four", "five six seven"), ("eight", "nine")), (0, 1, 1))
 SINGLES = Split((("one two three",), ("four",), ("five six",)), (0, 1, 1))
@@ -27,8 +29,7 @@ def make(split=SINGLES, **changes):
         name="toy",
         source="here",
         text_columns=("first", "second")[:width],
-        kind="classification",
-        label_names=("no", "yes"),
+        kind=Classification(("no", "yes")),
         metric=Metric(),
         train=split,
         dev=split,
@@ -38,14 +39,14 @@ def make(split=SINGLES, **changes):
 
 
 def test_tokens_of_single_texts_are_not_padded(tokenizer):
-    examples = SINGLES.tokenize(tokenizer, max_length=8)
+    examples = make().tokenize(SINGLES, tokenizer, max_length=8)
     assert [len(example["input_ids"]) for example in examples] == [5, 3, 4]
     assert [example["labels"] for example in examples] == [0, 1, 1]
     assert tokenizer.decode(examples[0]["input_ids"]) == "[CLS] one two three [SEP]"
 
 
 def test_tokens_of_pairs_hold_both_texts(tokenizer):
-    examples = PAIRS.tokenize(tokenizer)
+    examples = make(PAIRS).tokenize(PAIRS, tokenizer)
     assert tokenizer.decode(examples[1]["input_ids"]) == "[CLS] four [SEP] five six seven [SEP]"
     assert examples[1]["token_type_ids"] == [0, 0, 0, 1, 1, 1, 1]
     batch = DataCollatorWithPadding(tokenizer)(examples)
@@ -53,27 +54,28 @@ def test_tokens_of_pairs_hold_both_texts(tokenizer):
 
 
 def test_the_longer_text_is_cut_first(tokenizer):
-    example = PAIRS.tokenize(tokenizer, max_length=6)[1]
+    example = make(PAIRS).tokenize(PAIRS, tokenizer, max_length=6)[1]
     assert tokenizer.decode(example["input_ids"]) == "[CLS] four [SEP] five six [SEP]"
 
 
 @pytest.mark.parametrize(("split", "fewest"), [(SINGLES, 3), (PAIRS, 5)])
 def test_impossible_lengths_are_refused(tokenizer, split, fewest):
-    split.tokenize(tokenizer, max_length=fewest)
+    task = make(split)
+    task.tokenize(split, tokenizer, max_length=fewest)
     for length in (fewest - 1, 513):
         with pytest.raises(TaskError, match=f"between {fewest} .* and 512 .*, got {length}"):
-            split.tokenize(tokenizer, max_length=length)
+            task.tokenize(split, tokenizer, max_length=length)
 
 
 def test_tokenizer_without_padding_is_refused():
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
     tokenizer.pad_token = None
     with pytest.raises(TaskError, match="no padding token"):
-        SINGLES.tokenize(tokenizer)
+        make().tokenize(SINGLES, tokenizer)
 
 
 def test_model_options_describe_the_head():
-    assert make().model_options() == {
+    assert make().kind.model_options == {
         "num_labels": 2,
         "problem_type": "single_label_classification",
         "id2label": {0: "no", 1: "yes"},
@@ -82,8 +84,8 @@ def test_model_options_describe_the_head():
 
 
 def test_regression_has_one_output():
-    task = make(kind="regression", label_names=(), metric=Metric(("pearson",)))
-    assert task.model_options() == {"num_labels": 1, "problem_type": "regression"}
+    task = make(kind=Regression(), metric=Metric(("pearson",)))
+    assert task.kind.model_options == {"num_labels": 1, "problem_type": "regression"}
     found = task.evaluate([[0.1], [0.2], [0.6]], [0.0, 0.5, 1.0])
     assert found.loss == pytest.approx((0.1**2 + 0.3**2 + 0.4**2) / 3)
     assert found.score == pytest.approx(np.corrcoef([0.1, 0.2, 0.6], [0.0, 0.5, 1.0])[0, 1])
@@ -111,12 +113,33 @@ def test_diverged_outputs_score_zero_with_a_reason():
     assert "not finite" in found.reason
 
 
+QUESTIONS = Split(
+    (("why", "rain", "sun"), ("who", "he", "she"), ("when", "now", "then")), (1, 0, 1)
+)
+
+
+def make_choice():
+    columns = ("question", "choice1", "choice2")
+    return make(QUESTIONS, text_columns=columns, kind=MultipleChoice(columns[1:]))
+
+
 def test_choices_compete_within_their_question():
-    task = make(num_choices=2)
-    # Both rows of a question lean to "wrong"; the less reluctant one is the answer.
-    logits = [[3.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 2.0]]
-    found = task.evaluate(logits, [0, 1, 1, 0])
-    assert found.score == 0.5
+    found = make_choice().evaluate([[3.0, 2.0], [0.0, 1.0], [0.0, 2.0]], QUESTIONS.labels)
+    assert found.score == pytest.approx(1 / 3)
+    expected = [math.log(1 + math.exp(margin)) for margin in (1.0, 1.0, -2.0)]
+    assert found.loss == pytest.approx(sum(expected) / 3)
+
+
+def test_a_question_is_read_with_each_choice(tokenizer):
+    kind = make_choice().kind
+    examples = kind.tokenize(QUESTIONS, tokenizer, max_length=16)
+    batch = kind.collate(examples, tokenizer)
+    assert [tokenizer.decode(row, skip_special_tokens=True) for row in batch["input_ids"][:3]] == [
+        "why rain",
+        "why sun",
+        "who he",
+    ]
+    assert batch["labels"].tolist() == [1, 0, 1]
 
 
 def test_logits_of_another_shape_are_refused():
@@ -129,7 +152,7 @@ def test_logits_of_another_shape_are_refused():
     [
         ({"text_columns": ()}, "one or two text columns"),
         ({"metric": Metric(("pearson",))}, "does not fit a task of classification"),
-        ({"metric": Metric(("f1",)), "label_names": ("a", "b", "c")}, "use macro_f1"),
+        ({"metric": Metric(("f1",)), "kind": Classification(("a", "b", "c"))}, "use macro_f1"),
         ({"dev": Split((), ())}, "the dev split is empty"),
     ],
 )
