@@ -1,15 +1,15 @@
 """When a search ends: its budget, counted over all workers, and what is spent of it.
 
-Imports `errors` and `worker`; imported by `search`.
+Imports `errors`, `snapshot` and `worker`; imported by `handout` and `search`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import ConfigError
+from .snapshot import Snapshot
 from .worker import BEAT_SECONDS
 
 __all__ = ["Budget", "Verdict", "training_seconds"]
@@ -62,29 +62,32 @@ class Budget:
                 f"{self.n_trials}; ask for fewer trials, or give the space more choices."
             )
 
-    def verdict(self, trials: Sequence[FrozenTrial], seconds: float) -> Verdict:
+    def verdict(self, trials: Snapshot, seconds: float) -> Verdict:
         """Returns whether a worker may begin a trial now, has to wait for others, or is done.
 
         Args:
             trials: All trials of the run.
             seconds: Since the first of them began.
         """
-        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-        running = sum(trial.state == TrialState.RUNNING for trial in trials)
-        if len(complete) >= self.n_trials:
+        complete, running = trials.count(TrialState.COMPLETE), trials.count(TrialState.RUNNING)
+        if complete >= self.n_trials:
             return "end"
         if self.max_hours is not None and seconds >= 3600 * self.max_hours:
             return "end"
         if self.max_training_hours is not None:
-            spent = sum(map(training_seconds, trials))
-            done = [training_seconds(trial) for trial in complete]
-            mean = sum(done) / len(done) if done else 0.0
-            under_way = [training_seconds(t) for t in trials if t.state == TrialState.RUNNING]
-            reserved = sum(max(0.0, mean - already) for already in under_way)
-            if spent + reserved + mean > 3600 * self.max_training_hours:
+            if _cost_with_one_more(trials) > 3600 * self.max_training_hours:
                 return "wait" if running else "end"
         # Should one that runs fail, there is work again.
-        return "go" if len(complete) + running < self.n_trials else "wait"
+        return "go" if complete + running < self.n_trials else "wait"
+
+
+def _cost_with_one_more(trials: Snapshot) -> float:
+    """Returns the seconds of training when all that run are through, and one more."""
+    spent = sum(map(training_seconds, trials.all()))
+    done = [training_seconds(trial) for trial in trials.of(TrialState.COMPLETE)]
+    mean = sum(done) / len(done) if done else 0.0
+    under_way = [training_seconds(trial) for trial in trials.of(TrialState.RUNNING)]
+    return spent + sum(max(0.0, mean - already) for already in under_way) + mean
 
 
 def training_seconds(trial: FrozenTrial) -> float:

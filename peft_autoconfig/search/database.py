@@ -1,10 +1,10 @@
 """A study in PostgreSQL, shared by workers on many machines.
 
-The lock is an advisory one of the data base, held by a connection, and every statement of a step
-goes through that connection. So a worker that loses it, by a restart of the server or of the
-network between, has lost its right and its means together: it cannot write without the lock.
+The lock is an advisory one of the data base, held by a transaction that is the whole step. So a
+worker that loses it, by a restart of the server or of the network between, has lost its right and
+its means together, and what it wrote in that step is undone.
 
-Between steps no connection is kept, so that idle workers cost the server nothing.
+While a worker trains no connection is kept, so that it costs the server nothing.
 
 Imports `errors`, `run`, `place`, `patience` and `storage_url`; imported by `search`.
 """
@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from optuna.storages import RDBStorage
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -29,7 +29,7 @@ from sqlalchemy.pool import NullPool
 from ..errors import ConfigError, RunError
 from ..run.folder import RunFolder
 from .patience import STORE_ERRORS, text_of
-from .place import FolderPlace, LockLost, Place, cause_of
+from .place import FolderPlace, LockLost, Place, cause_of, joined
 from .storage_url import PASSWORD_VARIABLE, public, secrets_of
 
 __all__ = ["DatabasePlace", "place_of", "reached"]
@@ -45,15 +45,18 @@ _KEEPALIVE = {
     "tcp_user_timeout": 90_000,  # milliseconds
 }
 
-# The server lets go of a lock whose holder stands still, as a paused machine does; a proposal
-# takes seconds. The wait for the lock is cut so that Ctrl-C is heard in between. Settings that an
-# old server does not know are passed over.
-_SETTINGS = """
-    SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN (VALUES
-        ('idle_session_timeout', '300s'), ('idle_in_transaction_session_timeout', '300s'),
-        ('lock_timeout', '5s'), ('tcp_keepalives_idle', '30'), ('tcp_keepalives_interval', '10'),
-        ('tcp_keepalives_count', '6')) AS wanted(name, value) USING (name)
-"""
+# For one transaction: the server lets go of a lock whose holder stands still, as a paused machine
+# does, and the wait for the lock is cut so that Ctrl-C is heard in between.
+_SETTINGS = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', true)"
+    for name, value in {
+        "lock_timeout": "5s",
+        "idle_in_transaction_session_timeout": "300s",
+        "tcp_keepalives_idle": 30,
+        "tcp_keepalives_interval": 10,
+        "tcp_keepalives_count": 6,
+    }.items()
+)
 _LOCK_NOT_AVAILABLE = "55P03"
 _SECONDS_BETWEEN_LOCK_WARNINGS = 60.0
 
@@ -94,7 +97,7 @@ class DatabasePlace:
     def open(self) -> RDBStorage:
         # Optuna takes the URL for a template, so braces must be doubled.
         url = self._public.replace("{", "{{").replace("}", "}}")
-        options = {"connect_args": self._connect_args, "poolclass": NullPool}
+        options = {"connect_args": self._connect_args, "pool_size": 1, "max_overflow": -1}
         self._storage = RDBStorage(url, engine_kwargs=options)
         self._engine = self._storage.engine
         return self._storage
@@ -106,30 +109,29 @@ class DatabasePlace:
             yield
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Connection]:
         assert self._storage is not None
         with self._engine.connect() as connection:
             self._acquire(connection, f"peft_autoconfig study {self._study_name}")
-            held = connection.connection.dbapi_connection
 
-            def refuse_another(now: Connection) -> None:
+            def refuse_another(_: Connection) -> None:
                 # SQLAlchemy would connect anew, and go on without the lock.
-                if now.connection.dbapi_connection is not held:
-                    raise LockLost("the connection to the data base was lost")
+                raise LockLost("the connection to the data base was lost")
 
             event.listen(connection, "begin", refuse_another)
-            sessions = self._storage.scoped_session
-            sessions.remove()
-            sessions().bind = connection  # the session of this thread, which Optuna uses
-            try:
-                yield
-            finally:
-                sessions.remove()
+            with joined(self._storage, connection):
+                yield connection
+                connection.commit()
 
-    def now(self) -> float:
-        with self._engine.connect() as connection:
-            statement = text("SELECT extract(epoch FROM clock_timestamp())")
-            return float(connection.execute(statement).scalar_one())
+    def reading(self) -> AbstractContextManager[Connection]:
+        return self._engine.connect()
+
+    def rest(self) -> None:
+        self._engine.dispose()
+
+    def now(self, connection: Connection) -> float:
+        statement = text("SELECT extract(epoch FROM clock_timestamp())")
+        return float(connection.execute(statement).scalar_one())
 
     def passes(self, error: Exception) -> bool:
         passing = (OperationalError, InterfaceError, PendingRollbackError, LockLost)
@@ -151,15 +153,13 @@ class DatabasePlace:
             ) from error
 
     def _acquire(self, connection: Connection, name: str) -> None:
-        """Waits for a lock of the data base; it ends with the connection."""
+        """Waits for a lock of the data base; it ends with the transaction."""
         key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-        connection.exec_driver_sql(_SETTINGS)
-        connection.commit()
         since = time.monotonic()
         while True:
             try:
-                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": key})
-                connection.commit()
+                connection.exec_driver_sql(_SETTINGS)
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
                 return
             except OperationalError as error:
                 if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE:
@@ -184,7 +184,8 @@ def reached(storage: str) -> str:
     """
     place = DatabasePlace(storage, "")
     try:
-        place.now()
+        with place.reading():
+            pass
     except STORE_ERRORS as error:
         if not place.passes_at_first(error):
             raise RunError(

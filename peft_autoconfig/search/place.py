@@ -1,21 +1,30 @@
 """Where the study of a run is kept, and the lock under which it changes; here: in its folder.
 
-Imports `run`; imported by `store`, `patience`, `database` and `search`.
+Imports `run`; imported by `rows`, `store`, `patience`, `database` and `search`.
 """
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection
 from sqlalchemy.exc import OperationalError
 
 from ..run.folder import RunFolder
 from ..run.json_file import refuse_link
 
-__all__ = ["SQLITE_TIMEOUT_SECONDS", "STUDY_NAME", "FolderPlace", "LockLost", "Place", "cause_of"]
+__all__ = [
+    "SQLITE_TIMEOUT_SECONDS",
+    "STUDY_NAME",
+    "FolderPlace",
+    "LockLost",
+    "Place",
+    "cause_of",
+    "joined",
+]
 
 # Each file holds one study, so it needs no name of its own.
 STUDY_NAME = "search"
@@ -46,10 +55,19 @@ class Place(Protocol):
     def first_lock(self) -> AbstractContextManager[None]:
         """Keeps others from opening while the study is made."""
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps others from asking and telling; what is done inside fails once it is lost."""
+    def lock(self) -> AbstractContextManager[Connection]:
+        """Keeps others from asking and telling; one transaction, which fails once it is lost.
 
-    def now(self) -> float:
+        What Optuna's storage writes meanwhile in this thread is part of the transaction.
+        """
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lends a connection to read with, also while others hold the lock."""
+
+    def rest(self) -> None:
+        """Closes the connections that nobody uses now."""
+
+    def now(self, connection: Connection) -> float:
         """Returns the time in seconds, by the one clock that all workers share."""
 
     def passes(self, error: Exception) -> bool:
@@ -82,15 +100,26 @@ class FolderPlace:
         url = URL.create("sqlite", database=self.where).render_as_string()
         # Optuna takes the URL for a template, so braces in a path must be doubled.
         url = url.replace("{", "{{").replace("}", "}}")
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}})
+        options = {"connect_args": {"timeout": SQLITE_TIMEOUT_SECONDS}}
+        self._storage = RDBStorage(url, engine_kwargs=options)
+        return self._storage
 
     def first_lock(self) -> AbstractContextManager[None]:
         return self._folder.lock()
 
-    def lock(self) -> AbstractContextManager[None]:
-        return self._folder.lock()
+    @contextmanager
+    def lock(self) -> Iterator[Connection]:
+        with self._folder.lock(), self._storage.engine.begin() as connection:
+            with joined(self._storage, connection):
+                yield connection
 
-    def now(self) -> float:
+    def reading(self) -> AbstractContextManager[Connection]:
+        return self._storage.engine.connect()
+
+    def rest(self) -> None:
+        pass  # an open file disturbs nobody
+
+    def now(self, connection: Connection) -> float:
         return time.time()
 
     def passes(self, error: Exception) -> bool:
@@ -101,6 +130,18 @@ class FolderPlace:
 
     def passes_at_first(self, error: Exception) -> bool:
         return "locked" in str(cause_of(error))
+
+
+@contextmanager
+def joined(storage: RDBStorage, connection: Connection) -> Iterator[None]:
+    """Has Optuna's storage use a connection, and its transaction, in this thread."""
+    sessions = storage.scoped_session
+    sessions.remove()
+    sessions().bind = connection
+    try:
+        yield
+    finally:
+        sessions.remove()
 
 
 def cause_of(error: BaseException) -> BaseException:

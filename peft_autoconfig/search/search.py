@@ -4,8 +4,8 @@ On the way it stands between the space and the training: it hands an `AutoPEFTCo
 objective, any callable that trains and scores it, and stores what comes back. All that it knows is
 in the run folder or a data base, so that any number of processes may run it, be killed, and go on.
 
-Imports `errors`, `outcome`, `space`, `run`, `store`, `budget`, `database`, `trial`,
-`pilot`, `failures` and, late, `sampler`.
+Imports `errors`, `outcome`, `space`, `run`, `store`, `handout`, `front_file`, `budget`,
+`database`, `trial`, `pilot`, `failures` and, late, `sampler`.
 """
 
 import logging
@@ -23,9 +23,11 @@ from ..run.folder import RunFolder, choose
 from ..run.identity import identity_of
 from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
-from .budget import Budget, Verdict
+from .budget import Budget
 from .database import place_of, reached
 from .failures import all_failed_at_first, complaint
+from .front_file import FrontFile
+from .handout import Handout
 from .patience import LAST_PATIENCE_SECONDS
 from .pilot import leaves_baseline, pilot_points, refusal
 from .store import TrialStore
@@ -102,6 +104,9 @@ class Search:
             sampler or _bayesian_sampler(space, seed),
             identity_of(**facts, storage=None),
         )
+        self._handout = Handout(self._store, space)
+        self._front_file = FrontFile(self.folder, space, self.about.get("num_base_params"))
+        self._finished: dict[int, TrialRecord] = {}
 
     @classmethod
     def open(cls, run: str | os.PathLike[str]) -> "Search":
@@ -123,7 +128,7 @@ class Search:
     @property
     def trials(self) -> list[TrialRecord]:
         """All trials of the run by number, those of other workers included."""
-        return [record_of(trial, self.space) for trial in self._store.snapshot()]
+        return [self._record_of(trial) for trial in self._store.trials()]
 
     def front(self) -> list[TrialRecord]:
         """Returns the non-dominated configurations, each at its best rate, smallest first."""
@@ -196,7 +201,7 @@ class Search:
             for callback in callbacks:
                 callback(self, mine[-1])
             self._refuse_failures(mine)
-        self._store.step(self._write_front)
+        self._front_file.write(self._store.snapshot)
         return self.front()
 
     def pilot(
@@ -268,7 +273,7 @@ class Search:
         Raises:
             SearchError: The trial was never handed out.
         """
-        trial = self._store.step(lambda: self._store.trial(number))
+        trial = self._store.trial(number)
         if trial.state == TrialState.WAITING:
             raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
         try:
@@ -279,12 +284,10 @@ class Search:
         config = self.space.config(trial.params)
         values = (outcome.score, float(self.space.num_params(config)))
 
-        def store() -> TrialRecord:
-            kept = self._store.complete(number, values, facts)
-            self._write_front()
-            return self._record(kept)
-
-        return self._store.step(store)
+        kept = self._store.step(lambda: self._store.complete(number, values, facts))
+        known = self._store.session.snapshot
+        self._front_file.follow(known, self._store.snapshot)
+        return self._record(kept)
 
     def fail(
         self, number: int, reason: str, *, seconds: float = 0.0, max_attempts: int = 1
@@ -299,11 +302,9 @@ class Search:
         """
         logger.warning("Trial %d failed: %s", number, reason)
 
-        def store() -> TrialRecord:
-            self._store.fail(number, reason, seconds, max_attempts=max_attempts)
-            return self._record(number)
-
-        return self._store.step(store)
+        store = self._store
+        store.step(lambda: store.fail(number, reason, seconds, max_attempts=max_attempts))
+        return self._record(number)
 
     def hand_back(self, number: int, reason: str = "interrupted") -> None:
         """Ends a trial without a result and queues its configuration again."""
@@ -311,25 +312,29 @@ class Search:
         store.step(lambda: store.hand_back(number, reason), patience=LAST_PATIENCE_SECONDS)
 
     def _record(self, number: int) -> TrialRecord:
-        return record_of(self._store.trial(number), self.space)
+        trial = self._store.session.snapshot.get(number)
+        return self._record_of(trial or self._store.trial(number))
+
+    def _record_of(self, trial: FrozenTrial) -> TrialRecord:
+        record = self._finished.get(trial.number)
+        if record is None:
+            record = record_of(trial, self.space)
+            if trial.state.is_finished():  # for good
+                self._finished[trial.number] = record
+        return record
 
     def _take(self) -> FrozenTrial:
-        def take() -> FrozenTrial:
-            self._store.reap()
-            return self._store.ask()
-
-        return self._store.step(take)
+        trial = self._handout.next()
+        assert isinstance(trial, FrozenTrial)
+        return trial
 
     def _next(self, budget: Budget) -> FrozenTrial | None:
         """Returns a trial to evaluate; None when the budget is spent."""
-
-        def look() -> FrozenTrial | Verdict:
-            self._store.reap()
-            verdict = budget.verdict(self._store.trials(), self._store.seconds_since_begin())
-            return self._store.ask() if verdict == "go" else verdict
-
+        store = self._store
         while True:
-            found = self._store.step(look)
+            found = self._handout.next(
+                lambda: budget.verdict(store.snapshot(), store.seconds_since_begin())
+            )
             if isinstance(found, FrozenTrial):
                 return found
             if found == "end":
@@ -371,10 +376,6 @@ class Search:
             for record in self.trials
             if record.config == config and record.learning_rate == learning_rate
         }
-
-    def _write_front(self) -> None:
-        base = self.about.get("num_base_params")
-        self.folder.write_front([front_member(record, base) for record in self.front()])
 
     def _refuse_failures(self, records: Sequence[TrialRecord]) -> None:
         """Stops a search in which the first trials all fail, or more than half of them.

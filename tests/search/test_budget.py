@@ -9,6 +9,7 @@ from optuna.trial import TrialState, create_trial
 from peft_autoconfig.errors import ConfigError, TrainingError
 from peft_autoconfig.outcome import Outcome
 from peft_autoconfig.search.budget import Budget, training_seconds
+from peft_autoconfig.search.snapshot import Snapshot
 
 from .search_cases import complete, open_search, points, run_path, scored, states  # noqa: F401
 
@@ -32,6 +33,14 @@ def failed(**attributes):
     return trial(TrialState.FAIL, **attributes)
 
 
+def verdict_of(budget, trials, seconds):
+    snapshot = Snapshot()
+    for number, one in enumerate(trials):
+        one.number = number
+        snapshot.put(one)
+    return budget.verdict(snapshot, seconds)
+
+
 @pytest.mark.parametrize(
     ("trials", "verdict"),
     [
@@ -42,13 +51,13 @@ def failed(**attributes):
     ],
 )
 def test_the_number_of_trials(trials, verdict):
-    assert Budget(3).verdict(trials, 1e9) == verdict
+    assert verdict_of(Budget(3), trials, 1e9) == verdict
 
 
 def test_the_clock():
     budget = Budget(3, max_hours=2)
-    assert budget.verdict([done(1)], 2 * HOUR - 1) == "go"
-    assert budget.verdict([done(1), running()], 2 * HOUR) == "end"
+    assert verdict_of(budget, [done(1)], 2 * HOUR - 1) == "go"
+    assert verdict_of(budget, [done(1), running()], 2 * HOUR) == "end"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +75,7 @@ def test_the_clock():
     ],
 )
 def test_the_cost(trials, verdict):
-    assert Budget(100, max_training_hours=1).verdict(trials, 0) == verdict
+    assert verdict_of(Budget(100, max_training_hours=1), trials, 0) == verdict
 
 
 def test_a_trial_costs_what_its_worker_measured_or_its_signs_of_life_say():

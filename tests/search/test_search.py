@@ -84,7 +84,7 @@ def test_a_sampler_that_only_repeats_itself_is_stopped(folder, monkeypatch):
         def sample_independent(self, study, trial, name, distribution):
             return distribution.to_external_repr(1)
 
-    monkeypatch.setattr("peft_autoconfig.search.store.MAX_DRAWS", 5)
+    monkeypatch.setattr("peft_autoconfig.search.handout.MAX_DRAWS", 5)
     search = Search(PLAIN, folder, sampler=Stubborn())
     with pytest.raises(SearchError, match="No valid and new configuration in 5 draws"):
         search.run(scored, 2)

@@ -251,7 +251,7 @@ def test_a_crash_between_requeue_and_end_makes_one_retry(folder, monkeypatch):
     search = open_search(folder)
     taken = search.ask()
     with monkeypatch.context() as patch:
-        patch.setattr(search._store, "_end", lambda *_: None)
+        patch.setattr(search._store, "end", lambda *_: None)
         search.hand_back(taken.number)
     assert states(search) == ["RUNNING", "WAITING"]
     search._store._pulse.release(taken.number)

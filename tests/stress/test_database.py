@@ -172,7 +172,7 @@ def test_a_data_base_that_does_not_exist(server, folder):
 
 def test_a_server_that_stays_away_is_given_up(server, folder, monkeypatch):
     search = open_search(folder, storage=server.url)
-    monkeypatch.setattr("peft_autoconfig.search.store.PATIENCE_SECONDS", 3 * FIRST_PAUSE_SECONDS)
+    monkeypatch.setattr("peft_autoconfig.search.session.PATIENCE_SECONDS", 3 * FIRST_PAUSE_SECONDS)
     server.stop()
     try:
         with pytest.raises(SearchError, match=r"but it failed for .* run the same command again"):

@@ -60,8 +60,9 @@ def test_a_folder_outlives_a_full_disk(small_disk):
 
 
 def test_a_full_disk_that_stays_is_said(small_disk, monkeypatch):
-    monkeypatch.setattr("peft_autoconfig.search.store.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("peft_autoconfig.search.session.PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("peft_autoconfig.search.search.LAST_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("peft_autoconfig.search.handout.LAST_PATIENCE_SECONDS", 0.2)
     search = open_search(small_disk / "run")
     search.run(scored, 2)
     ballast = fill(small_disk)
