@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -14,8 +15,11 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from peft_autoconfig.tasks import Metric, Split, Task
@@ -98,6 +102,52 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     # the usual 0.02 is so near to nothing that a frozen random model hides its input
     tiny_bert(initializer_range=0.3).save_pretrained(folder)
+    return str(folder)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def letter_tokenizer(template: str, **special: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with a token for each letter, and special ones as a template says."""
+    pieces = ["<pad>", "<s>", "</s>", "<unk>", *LETTERS]
+    tokenizer = Tokenizer(models.WordLevel({p: i for i, p in enumerate(pieces)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokens = [("<s>", 1), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(template, special_tokens=tokens)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", **special
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random Llama whose tokenizer has no padding token, as many have none."""
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    letter_tokenizer("<s> $0", bos_token="<s>").save_pretrained(folder)
+    torch.manual_seed(0)
+    tiny_llama(initializer_range=0.3, max_position_embeddings=64).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_seq2seq(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny random T5."""
+    folder = tmp_path_factory.mktemp("tiny-t5")
+    letter_tokenizer("$0 </s>", pad_token="<pad>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=VOCAB_SIZE,
+        d_model=HIDDEN_SIZE,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        eos_token_id=2,
+        initializer_factor=3.0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     return str(folder)
 
 

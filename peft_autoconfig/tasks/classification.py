@@ -80,7 +80,6 @@ class Classification(_WholeText):
 
     name: ClassVar[str] = "classification"
     measures: ClassVar[tuple[str, ...]] = tuple(CLASS_MEASURES)
-    default_measures: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -124,11 +123,14 @@ class Regression(_WholeText):
 
     name: ClassVar[str] = "regression"
     measures: ClassVar[tuple[str, ...]] = tuple(VALUE_MEASURES)
-    default_measures: ClassVar[tuple[str, ...]] = ("pearson", "spearman")
 
     @property
     def model_options(self) -> dict[str, Any]:
         return {"num_labels": 1, "problem_type": "regression"}
+
+    @property
+    def default_measures(self) -> tuple[str, ...]:
+        return self.measures
 
     def complaint(self, texts: tuple[str, ...], label: Any) -> str | None:
         is_number = isinstance(label, int | float | np.number) and not isinstance(label, bool)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import TaskError
 from .metric import Evaluation, Metric
@@ -43,9 +43,8 @@ class Kind(ABC):
     task_type: ClassVar[str]
     # The class of transformers that loads its model.
     model_class: ClassVar[Any]
-    # Measures that its metric may have.
+    # Measures that its metric may have, the usual one first.
     measures: ClassVar[tuple[str, ...]]
-    default_measures: ClassVar[tuple[str, ...]]
     # Columns of a file where none are named.
     text_columns: ClassVar[tuple[str, ...]] = ("text",)
     label_column: ClassVar[str] = "label"
@@ -93,6 +92,11 @@ class Kind(ABC):
         """Returns what the label of an example should have been; None if it is right."""
 
     @property
+    def default_measures(self) -> tuple[str, ...]:
+        """Measures where none are named."""
+        return self.measures[:1]
+
+    @property
     def tokenizer_options(self) -> dict[str, Any]:
         """Arguments with which `AutoTokenizer` loads a fitting tokenizer."""
         return {}
@@ -101,6 +105,10 @@ class Kind(ABC):
     def model_options(self) -> dict[str, Any]:
         """Arguments with which `from_pretrained` builds a fitting model."""
         return {}
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Raises a `ConfigError` if a model that could be loaded is of no use."""
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Returns JSON-compatible facts that tell it from others of its name."""
@@ -186,7 +194,7 @@ def check_max_length(tokenizer: PreTrainedTokenizerBase, max_length: int, *, few
     if not fewest <= max_length <= most:
         raise TaskError(
             f"max_length must lie between {fewest} (special tokens and one token a text) and "
-            f"{most} (this tokenizer's limit), got {max_length}"
+            f"{most} (the limit of tokenizer and model), got {max_length}"
         )
     if tokenizer.pad_token is None:
         raise TaskError(

@@ -7,11 +7,22 @@ from ..errors import TaskError
 from .classification import Classification, Regression
 from .kind import Kind
 from .multiple_choice import MultipleChoice
+from .token_classification import TokenClassification
+from .writing import Completion, LanguageModelling, SequenceToSequence
 
 __all__ = ["KINDS", "kind_named"]
 
 KINDS: dict[str, type[Kind]] = {
-    kind.name: kind for kind in (Classification, Regression, MultipleChoice)
+    kind.name: kind
+    for kind in (
+        Classification,
+        Regression,
+        MultipleChoice,
+        TokenClassification,
+        LanguageModelling,
+        Completion,
+        SequenceToSequence,
+    )
 }
 
 

@@ -20,8 +20,16 @@ from scipy import stats
 from sklearn import metrics
 
 from ..errors import TaskError
+from .spans import span_f1, token_accuracy
 
-__all__ = ["CLASS_MEASURES", "VALUE_MEASURES", "Evaluation", "Metric"]
+__all__ = [
+    "CLASS_MEASURES",
+    "TAG_MEASURES",
+    "TEXT_MEASURES",
+    "VALUE_MEASURES",
+    "Evaluation",
+    "Metric",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +42,10 @@ class Evaluation:
     """What a metric says of one set of predictions.
 
     Attributes:
-        score: Mean of the measures, at most 1, higher is better; never NaN.
-        measures: Each official measure by its name.
-        loss: Mean negative log-likelihood or mean squared error per example, where it was asked
-            for; None when it is unknown or not finite.
+        score: Mean of the metric's measures, higher is better; never NaN.
+        measures: Each measure by its name, and what else is worth showing, such as a perplexity.
+        loss: Mean negative log-likelihood or mean squared error per example, word or token, where
+            it was asked for; None when it is unknown or not finite.
         reason: Why a measure had to be set to 0, or None.
     """
 
@@ -80,6 +88,18 @@ CLASS_MEASURES: dict[str, Measure] = {
     "matthews": _matthews,
 }
 VALUE_MEASURES: dict[str, Measure] = {"pearson": _pearson, "spearman": _spearman}
+# Of sequences of tags.
+TAG_MEASURES = {"span_f1": span_f1, "token_accuracy": token_accuracy}
+# Computed where texts are written: the share of answers that are right to the last token, and the
+# mean log-likelihood of a token in nats.
+TEXT_MEASURES = ("exact_match", "log_likelihood")
+
+_FAMILIES: dict[str, tuple[str, ...]] = {
+    "classification": tuple(CLASS_MEASURES),
+    "regression": tuple(VALUE_MEASURES),
+    "token classification": tuple(TAG_MEASURES),
+    "texts to be written": TEXT_MEASURES,
+}
 
 
 class _Measures(evaluate.Metric):  # type: ignore[misc]
@@ -107,20 +127,21 @@ class Metric:
     """The measures of a task, and their mean as its score.
 
     Attributes:
-        measures: Names of measures, all of `CLASS_MEASURES` or all of `VALUE_MEASURES`.
+        measures: Names of measures, all of `CLASS_MEASURES`, of `VALUE_MEASURES`, of
+            `TAG_MEASURES` or of `TEXT_MEASURES`.
 
     Raises:
-        TaskError: If a name is unknown, or the two kinds are mixed.
+        TaskError: If a name is unknown, or those are mixed.
     """
 
     measures: tuple[str, ...] = ("accuracy",)
 
     def __post_init__(self) -> None:
         names = set(self.measures)
-        if not names or not (names <= set(CLASS_MEASURES) or names <= set(VALUE_MEASURES)):
+        if not names or not any(names <= set(family) for family in _FAMILIES.values()):
+            families = " or ".join(f"{list(f)} ({name})" for name, f in _FAMILIES.items())
             raise TaskError(
-                f"a metric needs measures all from {sorted(CLASS_MEASURES)} (classification) or "
-                f"all from {sorted(VALUE_MEASURES)} (regression), got {list(self.measures)}"
+                f"a metric needs measures all from {families}, got {list(self.measures)}"
             )
 
     @property
@@ -134,7 +155,7 @@ class Metric:
         return self.measures[0] in VALUE_MEASURES
 
     def evaluate(self, *, predictions: Sequence[Any], references: Sequence[Any]) -> Evaluation:
-        """Returns the score of class ids, or of real values in a regression.
+        """Returns the score of class ids, of real values, or of lists of tags.
 
         A correlation of constant, non-finite or fewer than two values does not exist: it counts as
         0, and the evaluation says why.
@@ -151,6 +172,9 @@ class Metric:
         if reason:
             logger.warning("%s counts as 0: %s", self.name, reason)
             return Evaluation(0.0, dict.fromkeys(self.measures, 0.0), reason=reason)
+        if self.measures[0] in TAG_MEASURES:
+            values = {name: TAG_MEASURES[name](references, predictions) for name in self.measures}
+            return Evaluation(sum(values.values()) / len(values), values)
         with tempfile.TemporaryDirectory() as folder:
             module = _Measures(config_name=self.name, keep_in_memory=True, cache_dir=folder)
             values = module.compute(predictions=predictions, references=references)

@@ -44,7 +44,6 @@ class MultipleChoice(Kind):
     task_type: ClassVar[str] = "SEQ_CLS"
     model_class: ClassVar[Any] = AutoModelForSequenceClassification
     measures: ClassVar[tuple[str, ...]] = ("accuracy",)
-    default_measures: ClassVar[tuple[str, ...]] = ("accuracy",)
     text_columns: ClassVar[tuple[str, ...]] = ("question", "choice1", "choice2")
 
     @classmethod

@@ -77,7 +77,8 @@ def from_dataset(dataset: datasets.Dataset, source: str) -> Table:
 
 
 def _class_names(features: datasets.Features) -> dict[str, tuple[str, ...]]:
-    kinds = features.items()
+    # of a list of classes, those of its entries
+    kinds = [(key, getattr(kind, "feature", kind)) for key, kind in features.items()]
     return {key: tuple(kind.names) for key, kind in kinds if isinstance(kind, datasets.ClassLabel)}
 
 

@@ -8,6 +8,7 @@ Imports `errors` and `tasks`; imported by `training`.
 """
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from transformers import (
 )
 
 from ..errors import ConfigError
-from ..tasks import Task
+from ..tasks import Kind, Task
 
 __all__ = ["FULL_FINE_TUNING", "LINEAR_PROBE", "Method", "Pretrained"]
 
@@ -35,6 +36,9 @@ LINEAR_PROBE: Literal["linear probe"] = "linear probe"
 FULL_FINE_TUNING: Literal["full fine-tuning"] = "full fine-tuning"
 Method = PeftConfig | Literal["linear probe", "full fine-tuning"]
 
+logger = logging.getLogger(__name__)
+
+UNLIMITED = 10**9
 # transformers' own for heads, where a config names none
 HEAD_STD = 0.02
 
@@ -67,13 +71,15 @@ class Pretrained:
         kind = task.kind
         with _model_errors(name, kind.name):
             model, loading = kind.model_class.from_pretrained(
-                name, output_loading_info=True, **kind.model_options
+                name, output_loading_info=True, ignore_mismatched_sizes=True, **kind.model_options
             )
             tokenizer = AutoTokenizer.from_pretrained(name, **kind.tokenizer_options)
-        if tokenizer.pad_token is not None and model.config.pad_token_id is None:
-            model.config.pad_token_id = tokenizer.pad_token_id
-        head = tuple(sorted({key.rsplit(".", 1)[0] for key in loading["missing_keys"]}))
-        return cls(name, model.eval(), tokenizer, head, kind.task_type)
+        kind.check_model(model)
+        _make_padding(tokenizer, model)
+        # positions count from the first token of a row, to a prefix too
+        tokenizer.padding_side = "right"
+        tokenizer.model_max_length = min(tokenizer.model_max_length, _num_positions(model))
+        return cls(name, model.eval(), tokenizer, _head(model, kind, loading), kind.task_type)
 
     def fresh(self, method: Method, *, seed: int) -> nn.Module:
         """Returns a model made ready for training by ``method``.
@@ -150,6 +156,51 @@ class Pretrained:
         if kept or self.head:
             config.modules_to_save = sorted({*kept, *self.head})  # type: ignore[attr-defined]
         return config
+
+
+def _head(model: PreTrainedModel, kind: Kind, loading: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the modules that are new to the checkpoint, or that do another task there.
+
+    Raises:
+        ConfigError: The checkpoint lacks weights, and the task adds no head that could be them.
+    """
+    new = set(loading["missing_keys"]) | {key for key, *_ in loading["mismatched_keys"]}
+    if not kind.has_new_head:
+        if new:
+            raise ConfigError(
+                f"Expected a checkpoint with all weights for {kind.name}, {model.name_or_path} "
+                f"lacks {sorted(new)[:3]}."
+            )
+        return ()
+    prefix = f"{model.base_model_prefix}."
+    new |= {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
+    return tuple(sorted({key.rsplit(".", 1)[0] for key in new}))
+
+
+def _make_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
+    """Lets the end token pad where a tokenizer has no padding token, as decoders' often have none.
+
+    What is padded is masked and not learned, so that it matters to nothing which token pads; and
+    heads for classification find the end of a text by it.
+    """
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        logger.info("%s has no padding token; its end token pads", model.name_or_path)
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is not None:
+        for config in (model.config, model.config.get_text_config()):
+            if config.pad_token_id is None:
+                config.pad_token_id = tokenizer.pad_token_id
+
+
+def _num_positions(model: PreTrainedModel) -> int:
+    """Returns how many tokens a model was made for; a large number where there is no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    for name, module in model.named_modules():
+        # RoBERTa and its like count positions from behind the padding token's
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            if module.padding_idx is not None:
+                limit = module.num_embeddings - module.padding_idx - 1
+    return int(limit) if limit > 0 else UNLIMITED
 
 
 @contextmanager

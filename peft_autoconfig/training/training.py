@@ -146,11 +146,13 @@ class Training:
         """Returns the outcome on the search-dev split of training ``config``.
 
         Raises:
-            TrainingError: The loss became infinite or NaN.
+            TrainingError: The loss, or what the model gives at the end, became infinite or NaN.
         """
         started = time.perf_counter()
         model = self.train(config, learning_rate=learning_rate, seed=self.seed)
         evaluation = self.evaluate(model, "dev")
+        if evaluation.loss is None:
+            raise TrainingError(f"The trained model is of no use: {evaluation.reason}.")
         return Outcome(
             score=evaluation.score,
             loss=evaluation.loss,
