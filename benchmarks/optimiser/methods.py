@@ -1,9 +1,8 @@
 """The samplers that are compared, and one search by one of them.
 
-All but `published` (SAAS-GP with NUTS and NEHVI), which the package lacks so far. Every search
-starts with the design of ours, gives the same noise to the same number of evaluation, and tells
-samplers other than ours log10 of the parameters; a point that they draw outside the space is pruned
-and costs them nothing.
+Every search starts with the design of ours, gives the same noise to the same number of evaluation,
+and tells Optuna's samplers log10 of the parameters; a point that they draw outside the space is
+pruned and costs them nothing.
 """
 
 import ast
@@ -21,11 +20,20 @@ from peft_autoconfig.sampler import (
     NUM_STARTUP,
     BayesianSampler,
     ParetoMutationSampler,
+    PublishedSampler,
     startup_design,
 )
 
 EVERY = 5  # evaluations between two points of a curve
-OURS = ("ours", "mutation")
+# of the package's samplers and models of the score, the files that each method does without
+WITHOUT = {
+    "ours": ("believed", "mutation", "published", "saas"),
+    "published": ("bayesian", "believed", "mutation"),
+    "mutation": (
+        *("bayesian", "believed", "published", "saas"),
+        *("acquisition", "gaussian_process", "proposal", "surrogate"),
+    ),
+}
 
 
 class StratifiedSampler(optuna.samplers.RandomSampler):
@@ -44,6 +52,7 @@ class StratifiedSampler(optuna.samplers.RandomSampler):
 
 SAMPLERS = {
     "ours": BayesianSampler,
+    "published": PublishedSampler,
     "mutation": ParetoMutationSampler,
     "random": StratifiedSampler,
     "uniform": lambda space, seed: optuna.samplers.RandomSampler(seed=seed),
@@ -61,10 +70,11 @@ def code_of(method: str) -> str:
     package = Path(peft_autoconfig.__file__).parent
     files = [Path(__file__).with_name("problem.py"), package / "sampler" / "design.py"]
     files += [package / "space" / "grid.py"]
-    if method in OURS:
-        files += sorted([*(package / "sampler").glob("*.py"), *(package / "bayes").glob("*.py")])
+    if method in WITHOUT:
+        own = sorted([*(package / "sampler").glob("*.py"), *(package / "bayes").glob("*.py")])
+        files += [file for file in own if file.stem not in ("__init__", *WITHOUT[method])]
     digest = hashlib.sha256("".join(map(_without_words, files)).encode()).hexdigest()[:12]
-    return digest if method in OURS else f"{digest}, optuna {optuna.__version__}"
+    return digest if method in WITHOUT else f"{digest}, optuna {optuna.__version__}"
 
 
 def _without_words(file: Path) -> str:
@@ -96,7 +106,7 @@ class Search:
         self.costs: list[int] = []
         self.seconds: list[float] = []
         self._noise = np.random.default_rng([seed, 2])
-        if method not in OURS:  # they begin with the design by themselves
+        if method not in WITHOUT:  # they begin with the design by themselves
             for x in startup_design(problem.space, NUM_STARTUP, seed):
                 self.study.enqueue_trial(problem.space.decode_params(x))
 

@@ -1,7 +1,9 @@
 """From stored searches to results/summary.json, results/table.md and results/anytime.svg.
 
 What has not been run is null in the summary and a dash in the table. A mean is taken over the
-instances of a cell; its interval is 1.96 standard errors. Comparisons are paired by instance.
+instances of a cell, in brackets where fewer came so far; its interval is 1.96 standard errors.
+Comparisons are paired by instance, with the p of Wilcoxon's signed-rank test (two-sided) behind
+them where there are six pairs at least.
 """
 
 import json
@@ -10,9 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import wilcoxon
 
 RESULTS = Path(__file__).parent / "results"
 MARKS = (20, 40, 60, 100, 200)
+PAIRED = (60, 100)  # where methods are compared with ours
 DEPTH = 24  # of the goals
 DIMENSIONS = {"redundant": 4, "by_part": 3, "synergy": 3}  # beside the layers
 
@@ -40,6 +44,10 @@ def summary(records: Records) -> dict[str, float | None]:
     )
     found["seconds_per_proposal_200_27"] = mean(last_seconds(records["ours"], dimensions=27))
     found["instances"] = len(at(records["ours"], 60)) or None
+    both = at(records["ours"], 60), at(records["ours"], 60, q=4)
+    found["ours_loss_of_q_4_at_60"] = mean(
+        [both[0][key] - both[1][key] for key in both[0].keys() & both[1].keys()]
+    )
     return found
 
 
@@ -48,12 +56,12 @@ def table(records: Records) -> str:
     cells = {(r["layers"], r["q"]) for found in records.values() for r in found}
     parts = []
     for layers, q in sorted(cells):
-        marks = " | ".join(str(mark) for mark in MARKS)
+        columns = [*map(str, MARKS), "instances", *(f"ours ahead at {mark}" for mark in PAIRED)]
         parts += [
             f"### {layers} layers, q = {q}",
             "",
-            f"| method | {marks} | instances | ours ahead at 60 (paired) | CPU s per proposal |",
-            "|---|" + "---|" * (len(MARKS) + 3),
+            f"| method | {' | '.join(columns)} | CPU s per proposal |",
+            "|---|" + "---|" * (len(columns) + 1),
         ]
         rows = {method: row(records, method, layers, q) for method in records}
         parts += [line for line in rows.values() if line] + [""]
@@ -65,14 +73,20 @@ def row(records: Records, method: str, layers: int, q: int) -> str | None:
     where = {"layers": layers, "q": q}
     if not at(records[method], MARKS[0], **where):
         return None
-    cells = [with_interval([*at(records[method], mark, **where).values()]) for mark in MARKS]
-    ours, theirs = (at(records[name], 60, **where) for name in ("ours", method))
-    gains = [ours[key] - theirs[key] for key in ours.keys() & theirs.keys()]
-    ahead = "" if method == "ours" or not gains else with_interval(gains)
+    instances = len(at(records[method], MARKS[0], **where))
+    cells = []
+    for mark in MARKS:
+        values = [*at(records[method], mark, **where).values()]
+        fewer = f" [{len(values)}]" if 0 < len(values) < instances else ""
+        cells.append(with_interval(values) + fewer)
+    for mark in PAIRED:
+        ours, theirs = (at(records[name], mark, **where) for name in ("ours", method))
+        gains = [ours[key] - theirs[key] for key in sorted(ours.keys() & theirs.keys())]
+        cells.append("" if method == "ours" else with_test(gains))
     chosen = [r for r in records[method] if r["layers"] == layers and r["q"] == q]
     seconds = mean([s for r in chosen for s in r["cpu_seconds_per_proposal_by_20"]])
-    instances = len(at(records[method], MARKS[0], **where))
-    return f"| {method} | {' | '.join(cells)} | {instances} | {ahead} | {seconds} |"
+    cells.insert(len(MARKS), str(instances))
+    return f"| {method} | {' | '.join(cells)} | {seconds} |"
 
 
 def plot(records: Records) -> None:
@@ -151,3 +165,10 @@ def with_interval(values: list[float]) -> str:
     error = 1.96 * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else None
     spread = "" if error is None else f" ± {error:.3f}"
     return f"{np.mean(values):.3f}{spread}"
+
+
+def with_test(gains: list[float]) -> str:
+    """Returns the mean of paired differences with its interval, and p where there are enough."""
+    if len(gains) < 6 or not any(gains):
+        return with_interval(gains)
+    return f"{with_interval(gains)}, n = {len(gains)}, p = {wilcoxon(gains).pvalue:.2g}"

@@ -10,6 +10,7 @@ Plain torch and SciPy; imported by `surrogate`.
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-__all__ = ["GaussianProcess", "cholesky", "fit"]
+__all__ = ["GaussianProcess", "cholesky", "fit", "matern", "rbf"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class GaussianProcess:
         constant: The prior mean.
         factor: Lower Cholesky factor ``n x n`` of the noisy covariance of X.
         weights: ``n``, the solution of that covariance for the centred scores.
+        kernel: Correlations ``n x m`` of points that were divided by the length scales.
+        variance: Prior variance of noise-free scores.
     """
 
     X: Tensor
@@ -47,25 +50,49 @@ class GaussianProcess:
     constant: float
     factor: Tensor
     weights: Tensor
+    kernel: Callable[[Tensor, Tensor], Tensor]
+    variance: float
 
     @classmethod
     def condition(
-        cls, X: Tensor, Y: Tensor, length_scales: Tensor, noise: float
+        cls,
+        X: Tensor,
+        Y: Tensor,
+        length_scales: Tensor,
+        noise: float,
+        *,
+        constant: float | None = None,
+        kernel: Callable[[Tensor, Tensor], Tensor] | None = None,
+        variance: float = 1.0,
     ) -> "GaussianProcess":
-        """Returns the process given noisy scores; its mean is the most likely constant."""
-        covariance = _kernel(X / length_scales, X / length_scales)
+        """Returns the process given noisy scores.
+
+        Args:
+            X: ``n x d``.
+            Y: ``n``.
+            length_scales: ``d``.
+            noise: Variance of the noise.
+            constant: The prior mean; None takes the most likely one.
+            kernel: `rbf`, which None stands for, or `matern`.
+            variance: Prior variance of noise-free scores.
+        """
+        kernel = kernel or rbf
+        covariance = variance * kernel(X / length_scales, X / length_scales)
         factor = cholesky(covariance + noise * torch.eye(len(X), dtype=X.dtype))
-        constant, weights = _solve(factor, Y)
-        return cls(X, length_scales, noise, constant, factor, weights)
+        if constant is None:
+            constant, weights = _solve(factor, Y)
+        else:
+            weights = torch.cholesky_solve((Y - constant)[:, None], factor)[:, 0]
+        return cls(X, length_scales, noise, constant, factor, weights, kernel, variance)
 
     def covariance(self, X: Tensor, Z: Tensor) -> Tensor:
-        """Returns prior covariances ``n x m`` of noise-free scores; variances are 1."""
-        return _kernel(X / self.length_scales, Z / self.length_scales)
+        """Returns prior covariances ``n x m`` of noise-free scores."""
+        return self.variance * self.kernel(X / self.length_scales, Z / self.length_scales)
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n`` and variances ``n`` of noise-free scores."""
         mean, explained = self._explain(X)
-        return mean, 1 - explained.square().sum(dim=0)
+        return mean, self.variance - explained.square().sum(dim=0)
 
     def joint_posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n`` and covariances ``n x n`` of noise-free scores."""
@@ -131,7 +158,7 @@ def _objective(
     """
     n = len(X)
     scaled, noise = X / torch.from_numpy(logs[:-1]).exp(), math.exp(logs[-1])
-    kernel = _kernel(scaled, scaled)
+    kernel = rbf(scaled, scaled)
     factor = cholesky(kernel + noise * torch.eye(n, dtype=X.dtype))
     constant, weights = _solve(factor, Y)
     misfit = 0.5 * float((Y - constant) @ weights)
@@ -158,10 +185,20 @@ def _solve(factor: Tensor, Y: Tensor) -> tuple[float, Tensor]:
     return constant, both[:, 0] - constant * both[:, 1]
 
 
-def _kernel(X: Tensor, Z: Tensor) -> Tensor:
+def rbf(X: Tensor, Z: Tensor) -> Tensor:
     """Returns ``exp(-|x - z|^2 / 2)``, ``n x m``, of inputs scaled already."""
+    return torch.exp(-0.5 * _squared_distances(X, Z))
+
+
+def matern(X: Tensor, Z: Tensor) -> Tensor:
+    """Returns Matérn correlations of smoothness 5/2, ``n x m``, of inputs scaled already."""
+    distances = (5 * _squared_distances(X, Z)).sqrt()
+    return (1 + distances + distances.square() / 3) * torch.exp(-distances)
+
+
+def _squared_distances(X: Tensor, Z: Tensor) -> Tensor:
     squares = X.square().sum(dim=1)[:, None] + Z.square().sum(dim=1) - 2 * X @ Z.T
-    return torch.exp(-0.5 * squares.clamp_min_(0))
+    return squares.clamp_min_(0)
 
 
 def _log_priors(num_inputs: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -40,7 +40,7 @@ class Fantasies:
         cross = self._model.covariance(self._baseline, X)
         mean = self._model.constant + cross.T @ self._weights
         explained = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        variance = 1 - explained.square().sum(dim=0)
+        variance = self._model.variance - explained.square().sum(dim=0)
         return mean, variance.clamp_min(JITTER).sqrt()[:, None]
 
 

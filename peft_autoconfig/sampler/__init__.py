@@ -9,12 +9,14 @@ from .bayesian import BayesianSampler
 from .believed import BelievedTrial, believed_front
 from .design import NUM_STARTUP, startup_design
 from .mutation import ParetoMutationSampler
+from .published import PublishedSampler
 
 __all__ = [
     "NUM_STARTUP",
     "BayesianSampler",
     "BelievedTrial",
     "ParetoMutationSampler",
+    "PublishedSampler",
     "believed_front",
     "startup_design",
 ]
