@@ -56,8 +56,11 @@ class Recipe:
         data_dir: Folder of parquet files, to work without the Hub.
         train_file: CSV, JSON or parquet file of your own, instead of `task`.
         validation_file: Examples to report on; None holds some of `train_file` out.
-        text_columns: One or two columns of `train_file`; None stands for "text".
-        label_column: Label column of `train_file`.
+        kind: What `train_file` asks of the model, one of `tasks.KINDS`; None stands for
+            classification, or regression if labels are numbers with a fraction.
+        text_columns: Text columns of `train_file`; None takes the usual ones of its kind.
+        label_column: Label column of `train_file`; None takes the usual one of its kind.
+        metric: Measures of which the score is the mean; None takes the usual ones of the kind.
         max_train_examples: Train on so many only; None for all.
         epochs: Passes over the training set, above 0.
         max_steps: Optimiser steps at most; None for as many as the epochs take.
@@ -88,8 +91,10 @@ class Recipe:
     data_dir: str | None = None
     train_file: str | None = None
     validation_file: str | None = None
+    kind: str | None = None
     text_columns: tuple[str, ...] | None = None
-    label_column: str = "label"
+    label_column: str | None = None
+    metric: tuple[str, ...] | None = None
     max_train_examples: int | None = None
     epochs: float = 3.0
     max_steps: int | None = None
@@ -117,6 +122,8 @@ class Recipe:
         for name in PATHS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.train_file is None and (self.kind or self.metric):
+            raise ConfigError("kind and metric describe a train_file, and there is none.")
         if self.report_seeds < 0:
             raise ConfigError(f"report_seeds must be at least 0, got {self.report_seeds}.")
 
@@ -203,8 +210,10 @@ class Recipe:
         return load_files_task(
             self.train_file,
             self.validation_file,
-            text_columns=self.text_columns or ("text",),
+            text_columns=self.text_columns,
             label_column=self.label_column,
+            kind=self.kind,
+            measures=self.metric,
             **options,
         )
 

@@ -71,17 +71,44 @@ DATA: dict[str, Any] = {
     "validation_file": Annotated[
         str | None, _option(_LEARN, "Examples to report on. (Default: held out of --train-file.)")
     ],
+    "kind": Annotated[
+        str | None,
+        _option(
+            _LEARN,
+            "What --train-file asks of the model: classification, regression, multiple-choice, "
+            "token-classification, language-modelling, completion (decoders) or seq2seq "
+            "(encoder-decoders). (Default: by its labels one of the first two.)",
+            metavar="KIND",
+        ),
+    ],
     "text_columns": Annotated[
         str | None,
         _option(
             _LEARN,
-            "One or two columns of --train-file, with a comma between. (Default: text.)",
+            "Columns of --train-file, with commas between: one or two texts; a question and its "
+            "choices; the words. (Default: text; question,choice1,choice2; tokens; prompt; "
+            "source.)",
             parser=_words,
             metavar="NAME[,NAME]",
         ),
     ],
     "label_column": Annotated[
-        str | None, _option(_LEARN, "Label column of --train-file. (Default: label.)")
+        str | None,
+        _option(
+            _LEARN,
+            "Label column of --train-file. (Default: label; tags of words; completion; target.)",
+        ),
+    ],
+    "metric": Annotated[
+        str | None,
+        _option(
+            _LEARN,
+            "What to score by on --train-file; of several the mean: accuracy, f1, macro_f1, "
+            "matthews; pearson, spearman; span_f1, token_accuracy; exact_match, log_likelihood. "
+            "(Default: the first of the kind.)",
+            parser=_words,
+            metavar="NAME[,NAME]",
+        ),
     ],
     "max_train_examples": Annotated[
         int | None, _option(_LEARN, "Train on so many examples only.", min=1)

@@ -25,7 +25,7 @@ def recipe_of(given: Given, config: Path | None, run: Path | None) -> Recipe:
     told = (read_recipe_file(config) if config is not None else {}) | given
     values = kept.values() if kept is not None else {}
     if "task" in told:  # and not the file of one's own that the run folder names
-        values |= {"train_file": None, "validation_file": None}
+        values |= dict.fromkeys(("train_file", "validation_file", "kind", "metric"))
     return Recipe.of(values | told, "a recipe" if config is None else str(config))
 
 

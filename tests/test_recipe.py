@@ -70,6 +70,7 @@ def test_help_states_the_default(field):
         ({"model": 3}, "model must be str, got 3"),
         ({"gradient_checkpointing": 1}, "gradient_checkpointing must be bool, got 1"),
         ({"lora_ranks": [4.5]}, "lora_ranks must be int, got 4.5"),
+        ({"kind": "completion"}, "kind and metric describe a train_file"),
         ({"report_seeds": -1}, "report_seeds must be at least 0"),
     ],
 )

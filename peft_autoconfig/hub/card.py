@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..report.commands import AUTO_CLASSES, head_options
 from ..report.findings import Findings
 from ..report.repeats import Repeat, Scores
 from ..search.live import describe, duration
@@ -21,13 +22,20 @@ from ..tasks.catalogue import CATALOGUE, Entry
 
 __all__ = ["model_card"]
 
-PIPELINES = {"SEQ_CLS": "text-classification", "CAUSAL_LM": "text-generation"}
-CLASSES = {
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
-    "CAUSAL_LM": "AutoPeftModelForCausalLM",
+PIPELINES = {
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "CAUSAL_LM": "text-generation",
+    "SEQ_2_SEQ_LM": "text2text-generation",
 }
 # Our names of measures that the Hub calls otherwise.
-METRICS = {"matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}
+METRICS = {
+    "matthews": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "span_f1": "seqeval",
+    "token_accuracy": "accuracy",
+}
 
 
 def model_card(
@@ -96,13 +104,11 @@ def _use(
 ) -> str:
     task: Any = findings.about.get("task")
     labels = task.get("label_names") if isinstance(task, dict) else None
-    given = (
-        f", num_labels={len(labels) or 1}" if task_type == "SEQ_CLS" and labels is not None else ""
-    )
+    given = head_options(findings) if task_type in AUTO_CLASSES else ""
     # of the whole front, `from_search` takes the best score within a budget
     is_best = chosen.number == members[-1].number
     budget = "" if is_best else f", max_params={chosen.num_params}"
-    name = CLASSES.get(task_type or "", "AutoPeftModel")
+    name = AUTO_CLASSES.get(task_type or "", "AutoPeftModel")
     lines = [
         "## Use\n\n```bash\npip install peft-autoconfig\n```\n\n```python",
         "import peft_autoconfig  # registers the methods with PEFT",
@@ -126,7 +132,7 @@ def _use(
         "model = get_peft_model(base_model, config)",
         "```",
     ]
-    if isinstance(labels, list) and labels:
+    if isinstance(labels, list) and labels and task.get("num_choices", 1) == 1:
         classes = ", ".join(f"{i} {label}" for i, label in enumerate(labels))
         lines.append(f"\nClasses: {classes}.")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ Imports `findings` and `run`; imported by `page`.
 import json
 import shlex
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from ..run.folder import CONFIG_FIELDS
@@ -16,13 +17,23 @@ from ..space import SearchSpace
 from .findings import Findings
 
 __all__ = [
+    "AUTO_CLASSES",
     "config_code",
+    "head_options",
     "load_code",
     "search_command",
     "space_code",
     "train_code",
     "train_command",
 ]
+
+# PEFT's classes that load an adapter with its base model, by the type of its task.
+AUTO_CLASSES = {
+    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
+    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "CAUSAL_LM": "AutoPeftModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
+}
 
 # What of a training plan the command line has a flag for, and the flag's name.
 PLAN_FLAGS = {
@@ -123,23 +134,41 @@ def config_code(member: TrialRecord) -> str:
 
 def load_code(findings: Findings, member: TrialRecord) -> str | None:
     """Returns Python code that loads a member's trained adapter; None if none was saved."""
-    if not findings.folder.adapter_folder(member.number).is_dir():
+    folder = findings.folder.adapter_folder(member.number)
+    if not folder.is_dir():
         return None
     path = _text(f"{findings.run.rstrip('/')}/adapters/{member.number}")
-    task: dict[str, Any] = findings.about.get("task") or {}
-    labels = task.get("label_names")
-    if task.get("kind") == "classification" and task.get("num_choices", 1) == 1 and labels:
+    name = AUTO_CLASSES.get(_task_type(folder) or "")
+    if name is not None:
         return (
             "import peft_autoconfig  # registers the methods with PEFT\n"
-            "from peft import AutoPeftModelForSequenceClassification\n\n"
-            "model = AutoPeftModelForSequenceClassification.from_pretrained(\n"
-            f"    {path}, num_labels={len(labels)}\n)"
+            f"from peft import {name}\n\n"
+            f"model = {name}.from_pretrained(\n"
+            f"    {path}{head_options(findings)}\n)"
         )
     return (
         "import peft_autoconfig  # registers the methods with PEFT\n"
         "from peft import PeftModel\n\n"
         f"model = PeftModel.from_pretrained(base_model, {path})"
     )
+
+
+def head_options(findings: Findings) -> str:
+    """Returns, as further arguments in Python, how large the head is that the task has added."""
+    task: Any = findings.about.get("task")
+    if not isinstance(task, dict) or not isinstance(task.get("label_names"), list):
+        return ""
+    if task.get("kind") == "regression" or task.get("num_choices", 1) != 1:
+        return ", num_labels=1"
+    return f", num_labels={len(task['label_names'])}" if task["label_names"] else ""
+
+
+def _task_type(folder: Path) -> str | None:
+    try:
+        value = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(value["task_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _is_preset(space: SearchSpace) -> bool:

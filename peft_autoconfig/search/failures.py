@@ -3,8 +3,10 @@
 Imports `trial`; imported by `search`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from textwrap import shorten
 
 from .trial import TrialRecord
 
@@ -13,6 +15,9 @@ __all__ = ["all_failed_at_first", "complaint"]
 # A search in which nothing works is stopped before it has spent its budget.
 FIRST_FAILURES = 5
 ENOUGH_FOR_MAJORITY = 10
+LONGEST_REASON = 300
+
+NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 
 
 def all_failed_at_first(records: Sequence[TrialRecord]) -> bool:
@@ -30,9 +35,27 @@ def complaint(records: Sequence[TrialRecord]) -> str | None:
     most = len(records) >= ENOUGH_FOR_MAJORITY and 2 * len(failed) > len(records)
     if not (most or all_failed_at_first(records)):
         return None
-    reasons = Counter(record.reason for record in failed).most_common(3)
-    counted = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+    counted = "; ".join(f"{count} x {reason}" for reason, count in _commonest(failed))
     return (
         f"{len(failed)} of {len(records)} trials failed, so the search was stopped: {counted}. "
         f"Mend the objective and run the same command again; what is complete is kept."
     )
+
+
+def _commonest(failed: Sequence[TrialRecord]) -> list[tuple[str, int]]:
+    """Returns the commonest reasons, each as its first trial gave it, and how often each came.
+
+    Reasons that differ in their numbers alone are one: the step at which a loss was lost is not
+    why. What is long is cut, since errors of devices and libraries fill screens.
+    """
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for record in failed:
+        reason = " ".join(str(record.reason).split())
+        key = NUMBER.sub("#", reason)
+        first.setdefault(key, reason)
+        counts[key] += 1
+    return [
+        (shorten(first[key], LONGEST_REASON, placeholder=" ..."), count)
+        for key, count in counts.most_common(3)
+    ]

@@ -279,7 +279,7 @@ class Search:
         try:
             outcome = checked_outcome(result)
             facts = facts_of(outcome, seconds)
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # the result is foreign: numbers beyond floats, depth, any class
             return self.fail(number, str(error), seconds=seconds)
         config = self.space.config(trial.params)
         values = (outcome.score, float(self.space.num_params(config)))

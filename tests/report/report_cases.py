@@ -124,7 +124,9 @@ def whole_run(parent: Path) -> Path:
     """A finished run with failures and a comparison; not to be changed."""
     search = make_run(parent / "whole")
     write_comparison(search)
-    (search.folder.adapter_folder(search.front()[0].number)).mkdir(parents=True)
+    folder = search.folder.adapter_folder(search.front()[0].number)
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text('{"task_type": "SEQ_CLS"}')
     return search.folder.path
 
 

@@ -1,3 +1,4 @@
+import json
 import shlex
 import subprocess
 
@@ -141,6 +142,30 @@ def test_a_classifier_is_loaded_with_its_head(findings):
     assert "AutoPeftModelForSequenceClassification" in code
     assert "num_labels=3" in code
     compile(code, "code", "exec")
+
+
+@pytest.mark.parametrize(
+    ("task_type", "facts", "expected"),
+    [
+        ("TOKEN_CLS", {"label_names": ["B-A", "O"]}, "ForTokenClassification(PATH, num_labels=2)"),
+        ("SEQ_CLS", {"num_choices": 2}, "ForSequenceClassification(PATH, num_labels=1)"),
+        ("SEQ_CLS", {"kind": "regression"}, "ForSequenceClassification(PATH, num_labels=1)"),
+        ("CAUSAL_LM", {"kind": "completion", "label_names": []}, "ForCausalLM(PATH)"),
+        ("SEQ_2_SEQ_LM", {"kind": "seq2seq", "label_names": []}, "ForSeq2SeqLM(PATH)"),
+    ],
+)
+def test_each_kind_of_task_is_loaded_by_its_class(tmp_path, task_type, facts, expected):
+    make_run(tmp_path / "run", n=2, about={"task": ABOUT["task"] | facts})
+    findings = read_findings(tmp_path / "run")
+    member = findings.front[-1]
+    folder = findings.folder.adapter_folder(member.number)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"task_type": task_type}))
+    code = commands.load_code(findings, member)
+    call = "".join(code.partition("model = ")[2].split()).replace(",num", ", num")
+    path = json.dumps(f"{findings.run}/adapters/{member.number}")
+    call = call.replace(".from_pretrained", "").replace("".join(path.split()), "PATH")
+    assert call == "AutoPeftModel" + expected
 
 
 def test_the_command_that_trains_a_member_names_run_and_trial(tmp_path):

@@ -121,6 +121,7 @@ def test_a_diverged_loss_does_not_fail_a_scored_trial(folder):
         (Outcome(math.nan), "finite score"),
         (Outcome(0.5, loss="low"), "must be real number, not str"),
         (Outcome(0.5, details={(1, 2): 3}), "keys must be str"),
+        (10**400, "too large"),
     ],
 )
 def test_a_result_that_is_no_score_fails_its_trial(folder, result, reason):
