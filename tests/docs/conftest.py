@@ -11,8 +11,16 @@ import transformers
 
 from ..hub.conftest import LABELS, make_run
 
-READERS = ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification", "AutoTokenizer")
+READERS = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoModelForCausalLM",
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoTokenizer",
+)
 MODELS = ("bert-base-uncased", "roberta-base")
+DECODER = "HuggingFaceTB/SmolLM2-135M"
 CLASSES = {"rte": LABELS, "mrpc": ["not_equivalent", "equivalent"]}
 
 
@@ -42,14 +50,15 @@ def workplace(tmp_path_factory, tiny_folder):
 
 
 @pytest.fixture
-def tiny_hub(monkeypatch, tiny_folder):
+def tiny_hub(monkeypatch, tiny_folder, tiny_decoder):
     """Lets the name of a model on the Hub stand for a tiny one, from whatever folder."""
+    folders = dict.fromkeys(MODELS, tiny_folder) | {DECODER: tiny_decoder}
     for name in READERS:
         reader = getattr(transformers, name)
         original = reader.from_pretrained
 
         def read(source, *arguments, original=original, **options):
-            return original(tiny_folder if source in MODELS else source, *arguments, **options)
+            return original(folders.get(source, source), *arguments, **options)
 
         monkeypatch.setattr(reader, "from_pretrained", read)
 
@@ -63,6 +72,8 @@ def stage(workplace, tiny_hub, tmp_path, monkeypatch):
     write_lines(tmp_path / "held_out.jsonl", [premise_and_hypothesis(row) for row in rows[90:]])
     stars = [f"{row['sentence1']},{row['label'] + 1}" for row in rows]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,stars", *stars]))
+    write_lines(tmp_path / "sentences.jsonl", [tagged(row) for row in rows])
+    write_lines(tmp_path / "capitals.jsonl", [asked(row) for row in rows])
     recipe = {"model": MODELS[0], "task": "rte"}
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))  # which is YAML
     monkeypatch.setattr(datasets, "load_dataset", lambda _, task: parts_of(task))
@@ -98,6 +109,15 @@ def premise_and_hypothesis(row: dict) -> dict:
         "hypothesis": row["sentence2"],
         "label": LABELS[row["label"]],
     }
+
+
+def tagged(row: dict) -> dict:
+    letters = [row["sentence2"], "xy"[row["label"]], row["sentence1"][1]]
+    return {"tokens": letters, "ner_tags": ["B-PER" if c == "x" else "O" for c in letters]}
+
+
+def asked(row: dict) -> dict:
+    return {"prompt": row["sentence1"][::-1], "completion": " pq"[row["label"] :]}
 
 
 def write_lines(file: Path, rows: list[dict]) -> None:
