@@ -37,6 +37,15 @@ class Results:
         _write(self.file, _dump(self.conditions))
         _write(self.folder / "summary.json", json.dumps(self.summary(), indent=2) + "\n")
 
+    def cell(self, condition: str, cell: str) -> dict[str, Any]:
+        """Returns a cell that an earlier run measured."""
+        content = self.conditions.get(condition, {}).get(cell)
+        if content is None:
+            raise SystemExit(
+                f"{self.file} has no times of {cell} on {condition}; measure them first."
+            )
+        return dict(content)
+
     def summary(self) -> dict[str, float]:
         """Returns name -> ratio, of medians of whole steps."""
         found = {}
