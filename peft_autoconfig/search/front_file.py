@@ -1,6 +1,6 @@
 """The front of a run in its folder, kept up with the trials without looking at all of them again.
 
-Imports `run`, `snapshot`, `space` and `trial`; imported by `search`.
+Imports `run`, `snapshot` and `trial`; imported by `search`.
 """
 
 import threading
@@ -9,9 +9,8 @@ from collections.abc import Callable
 from optuna.trial import TrialState
 
 from ..run.folder import RunFolder
-from ..space import SearchSpace
 from .snapshot import Snapshot
-from .trial import TrialRecord, front_member, non_dominated, record_of
+from .trial import Records, TrialRecord, front_member, non_dominated
 
 __all__ = ["FrontFile"]
 
@@ -21,13 +20,13 @@ class FrontFile:
 
     Args:
         folder: The run folder.
-        space: The search space.
+        records: The records of its trials.
         num_base_params: Parameters of the base model, if they are known.
     """
 
-    def __init__(self, folder: RunFolder, space: SearchSpace, num_base_params: int | None) -> None:
+    def __init__(self, folder: RunFolder, records: Records, num_base_params: int | None) -> None:
         self._folder = folder
-        self._space = space
+        self._records = records
         self._num_base_params = num_base_params
         self._seen: set[int] = set()
         self._front: list[TrialRecord] = []
@@ -61,6 +60,6 @@ class FrontFile:
 
     def _add(self, snapshot: Snapshot) -> None:
         # What is on the front of some trials and not on that of all is dominated by one of all.
-        new = [t for t in snapshot.of(TrialState.COMPLETE) if t.number not in self._seen]
+        new = snapshot.beyond(self._seen, TrialState.COMPLETE)
         self._seen.update(trial.number for trial in new)
-        self._front = non_dominated([*self._front, *(record_of(t, self._space) for t in new)])
+        self._front = non_dominated([*self._front, *(self._records.of(t) for t in new)])

@@ -76,9 +76,11 @@ class Handout:
     def _begin(self, verdict: Callable[[], Verdict]) -> FrozenTrial | Verdict:
         """Returns a trial of this worker; it has parameters if they were queued."""
         held: list[int] = []
+        self._session.read()
+        suspects = self._store.suspects()
 
         def begin() -> FrozenTrial | Verdict:
-            self._store.reap()
+            self._store.reap(suspects)
             found = verdict()
             if found != "go":
                 return found

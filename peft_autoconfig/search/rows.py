@@ -61,8 +61,13 @@ class TrialRows:
             self.snapshot = Snapshot()
             self._last_id = -1
 
-    def read(self, connection: Connection) -> None:
-        """Brings the snapshot up to date."""
+    def read(self, connection: Connection, *, attributes: bool = True) -> None:
+        """Brings the snapshot up to date.
+
+        Args:
+            connection: Any.
+            attributes: Whether also of trials that ran before, whose signs of life are there.
+        """
         with self._reading:
             last = self._last_id
             before = {t._trial_id: t for t in self.snapshot.of(*_UNFINISHED)}
@@ -77,24 +82,26 @@ class TrialRows:
                 .where(_TRIALS.c.study_id == self._study_id, _among(_TRIALS, last, [*before]))
                 .order_by(_TRIALS.c.trial_id)
             ).all()
-            fresh, alive = [], []
-            for head in heads:
-                known = before.get(head.trial_id)
-                # One without parameters may have been given them meanwhile.
-                if known is None or known.state != head.state or not known.params:
-                    fresh.append(head)
-                elif head.state == TrialState.RUNNING:
-                    alive.append(known)
-            self._read_whole(connection, fresh, last, before)
-            self._read_attributes(connection, alive)
+            same = [
+                h for h in heads if h.trial_id in before and before[h.trial_id].state == h.state
+            ]
+            alive = [before[head.trial_id] for head in same if head.state == TrialState.RUNNING]
+            given = self._given_params(connection, [t._trial_id for t in alive if not t.params])
+            as_before = {head.trial_id for head in same} - given
+            self._read_whole(connection, [h for h in heads if h.trial_id not in as_before], last)
+            if attributes:
+                self._read_attributes(connection, [t for t in alive if t._trial_id in as_before])
             self._last_id = max([last, *(head.trial_id for head in heads)])
 
-    def _read_whole(
-        self, connection: Connection, heads: Sequence[Any], last: int, before: dict[int, Any]
-    ) -> None:
-        """Reads trials that are new or have changed their state."""
-        # A queued trial has no parameters of its own as long as it waits.
-        heads = [h for h in heads if h.state != TrialState.WAITING or h.trial_id not in before]
+    def _given_params(self, connection: Connection, ids: Sequence[int]) -> set[int]:
+        """Returns those of some trials that have parameters by now."""
+        if not ids:
+            return set()
+        statement = select(_PARAMS.c.trial_id).where(_PARAMS.c.trial_id.in_(ids)).distinct()
+        return set(connection.scalars(statement))
+
+    def _read_whole(self, connection: Connection, heads: Sequence[Any], last: int) -> None:
+        """Reads trials that are new or have changed."""
         if not heads:
             return
         ids = [head.trial_id for head in heads if head.trial_id <= last]

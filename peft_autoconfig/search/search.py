@@ -32,12 +32,12 @@ from .patience import LAST_PATIENCE_SECONDS
 from .pilot import leaves_baseline, pilot_points, refusal
 from .store import TrialStore
 from .trial import (
+    Records,
     TrialRecord,
     checked_outcome,
     facts_of,
     front_member,
     non_dominated,
-    record_of,
     table_row,
 )
 
@@ -105,8 +105,9 @@ class Search:
             identity_of(**facts, storage=None),
         )
         self._handout = Handout(self._store, space)
-        self._front_file = FrontFile(self.folder, space, self.about.get("num_base_params"))
-        self._finished: dict[int, TrialRecord] = {}
+        self._records = Records(space)
+        num_base_params = self.about.get("num_base_params")
+        self._front_file = FrontFile(self.folder, self._records, num_base_params)
 
     @classmethod
     def open(cls, run: str | os.PathLike[str]) -> "Search":
@@ -128,7 +129,7 @@ class Search:
     @property
     def trials(self) -> list[TrialRecord]:
         """All trials of the run by number, those of other workers included."""
-        return [self._record_of(trial) for trial in self._store.trials()]
+        return [self._records.of(trial) for trial in self._store.trials()]
 
     def front(self) -> list[TrialRecord]:
         """Returns the non-dominated configurations, each at its best rate, smallest first."""
@@ -257,7 +258,7 @@ class Search:
         Raises:
             SearchError: The sampler finds no configuration that is new.
         """
-        return record_of(self._take(), self.space)
+        return self._records.of(self._take())
 
     def tell(self, number: int, result: float | Outcome, *, seconds: float = 0.0) -> TrialRecord:
         """Stores the result of a trial and renews the front; returns the trial's record.
@@ -273,7 +274,7 @@ class Search:
         Raises:
             SearchError: The trial was never handed out.
         """
-        trial = self._store.trial(number)
+        trial = self._known(number)
         if trial.state == TrialState.WAITING:
             raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
         try:
@@ -301,7 +302,6 @@ class Search:
             max_attempts: Its configuration comes again unless it was tried so often.
         """
         logger.warning("Trial %d failed: %s", number, reason)
-
         store = self._store
         store.step(lambda: store.fail(number, reason, seconds, max_attempts=max_attempts))
         return self._record(number)
@@ -312,16 +312,12 @@ class Search:
         store.step(lambda: store.hand_back(number, reason), patience=LAST_PATIENCE_SECONDS)
 
     def _record(self, number: int) -> TrialRecord:
-        trial = self._store.session.snapshot.get(number)
-        return self._record_of(trial or self._store.trial(number))
+        return self._records.of(self._known(number))
 
-    def _record_of(self, trial: FrozenTrial) -> TrialRecord:
-        record = self._finished.get(trial.number)
-        if record is None:
-            record = record_of(trial, self.space)
-            if trial.state.is_finished():  # for good
-                self._finished[trial.number] = record
-        return record
+    def _known(self, number: int) -> FrozenTrial:
+        """Returns a trial as last read, if it had begun by then, else as it is."""
+        trial = self._store.session.snapshot.get(number)
+        return trial if trial is not None and trial.params else self._store.trial(number)
 
     def _take(self) -> FrozenTrial:
         trial = self._handout.next()

@@ -6,7 +6,9 @@ begun anew where the store goes out of reach, and undone as a whole where it fai
 Imports `errors`, `run`, `patience`, `place`, `rows` and `snapshot`; imported by `store`.
 """
 
+import math
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +32,9 @@ Result = TypeVar("Result")
 
 # The one place where the direction of optimisation is said: the score up, the parameters down.
 DIRECTIONS: tuple[Literal["maximize"], Literal["minimize"]] = ("maximize", "minimize")
+
+# What was read so long ago is read anew before the lock is asked for.
+_OLD_SECONDS = 1.0
 
 
 class StudySession:
@@ -56,6 +61,7 @@ class StudySession:
         self._missed = missed
         self._began: float | None = None
         self._here = threading.local()
+        self._read_at = -math.inf
         try:
             self._patiently(lambda: self._open(sampler, identity), place.passes_at_first)
         except RunError:
@@ -125,13 +131,15 @@ class StudySession:
 
         def locked() -> Result:
             try:
-                self._read()  # most of it, without keeping others waiting
+                if time.monotonic() - self._read_at > _OLD_SECONDS:
+                    self._read()  # most of it, without keeping others waiting
                 with self._place.lock() as connection:
                     self._here.connection = connection
-                    self.rows.read(connection)
+                    self.rows.read(connection, attributes=False)
                     return work()
             except BaseException:
                 self.rows.forget()
+                self._read_at = -math.inf
                 undo()
                 raise
             finally:
@@ -174,6 +182,7 @@ class StudySession:
     def _read(self) -> None:
         with self._place.reading() as connection:
             self.rows.read(connection)
+        self._read_at = time.monotonic()
 
     def _patiently(
         self,

@@ -55,6 +55,10 @@ class Snapshot:
         numbers = sorted(number for state in states for number in list(self._by_state[state]))
         return [self._by_number[number] for number in numbers]
 
+    def beyond(self, seen: set[int], state: TrialState) -> list[FrozenTrial]:
+        """Returns the trials in a state whose numbers are not among some that were seen."""
+        return [self._by_number[number] for number in sorted(self._by_state[state] - seen)]
+
     def count(self, *states: TrialState) -> int:
         """Returns how many trials are in one of some states."""
         return sum(len(self._by_state[state]) for state in states)

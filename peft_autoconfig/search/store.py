@@ -19,9 +19,11 @@ imported by `handout` and `search`.
 """
 
 import logging
+import math
 import os
+import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from optuna.samplers import BaseSampler
@@ -43,6 +45,8 @@ Result = TypeVar("Result")
 
 # A configuration that took its process down so many times is given up.
 MAX_ATTEMPTS = 5
+
+SECONDS_BETWEEN_LOOKS = 1.0
 
 _OPEN_OR_COMPLETE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
@@ -71,6 +75,7 @@ class TrialStore:
         self._study = self.session.study
         self.desk = Desk(place.study_name, self._study.directions, sampler)
         self._pulse = Pulse(self.session.beat, missed)
+        self._looked = -math.inf
 
     @property
     def pulse(self) -> Pulse:
@@ -196,17 +201,41 @@ class TrialStore:
             self._queue(params, retry_of=number, attempt=attempt)
         self.end(number, TrialState.FAIL, reason)
 
-    def reap(self) -> None:
-        """Hands back the trials whose worker is lost."""
+    def suspects(self) -> list[int]:
+        """Returns the running trials whose worker seems to be lost, by what was last read.
+
+        Other workers are looked at no more than once a second: the operating system knows of each
+        process of this host, but it takes a while to ask for many.
+        """
+        running = self.session.snapshot.of(TrialState.RUNNING)
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+            running = [t for t in running if self._is_mine(t) or "owner" not in t.user_attrs]
+        else:
+            self._looked = time.monotonic()
+        return [trial.number for trial in running if self._fate(trial) is not None]
+
+    def reap(self, suspects: Collection[int] | None = None) -> None:
+        """Hands back the trials whose worker is lost.
+
+        Args:
+            suspects: The trials to look at; None for all that run.
+        """
         for trial in self.trials(TrialState.RUNNING):
-            owner = trial.user_attrs.get("owner")
-            if owner is not None and (owner["session"], owner["pid"]) == self._mine():
-                reason = None if trial.number in self._pulse else "interrupted"
-            else:
-                reason = self._observer.verdict(trial.number, owner, trial.user_attrs.get("beat"))
+            reason = self._fate(trial) if suspects is None or trial.number in suspects else None
             if reason is not None:
                 logger.warning("Trial %d is taken back: %s.", trial.number, reason)
                 self.hand_back(trial.number, reason, counts=True)
+
+    def _fate(self, trial: FrozenTrial) -> str | None:
+        """Returns why a running trial is lost; None if it may well be trained."""
+        if self._is_mine(trial):
+            return None if trial.number in self._pulse else "interrupted"
+        attributes = trial.user_attrs
+        return self._observer.verdict(trial.number, attributes.get("owner"), attributes.get("beat"))
+
+    def _is_mine(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get("owner")
+        return owner is not None and (owner["session"], owner["pid"]) == self._mine()
 
     def _mine(self) -> tuple[str, int]:
         """Returns what tells this store from others, also from its copy in a forked process."""

@@ -24,6 +24,7 @@ from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
 
 __all__ = [
+    "Records",
     "TrialRecord",
     "checked_outcome",
     "facts_of",
@@ -83,6 +84,27 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
         worker=None if owner is None else f"{owner['host']}:{owner['pid']}",
         started=None if owner is None else trial.datetime_start,
     )
+
+
+class Records:
+    """The records of a search's trials; those that are finished are made once.
+
+    Args:
+        space: The search space.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._finished: dict[int, TrialRecord] = {}
+
+    def of(self, trial: FrozenTrial) -> TrialRecord:
+        """Returns the record of an Optuna trial."""
+        record = self._finished.get(trial.number)
+        if record is None:
+            record = record_of(trial, self._space)
+            if trial.state.is_finished():  # for good
+                self._finished[trial.number] = record
+        return record
 
 
 def checked_outcome(result: Any) -> Outcome:
