@@ -43,7 +43,7 @@ def leaves_baseline(
 
     Args:
         records: Trials.
-        baseline_score: Score of the constant predictor.
+        baseline_score: Score without training: that of a constant, or of the model as it was.
         margin: How far a score must exceed it.
         baseline_loss: Loss of the constant predictor; a loss must fall short of it by 2 %.
     """
@@ -69,7 +69,7 @@ def refusal(records: Iterable[TrialRecord], points: Sequence[Point], baseline_sc
     return (
         f"Not searchable: the largest and a middle configuration, at learning rates "
         f"{sorted({record.learning_rate for record in mine if record.learning_rate})}, score at "
-        f"best {max(scores):.4g}, where a constant predictor has {baseline_score:.4g}, so that the "
+        f"best {max(scores):.4g}, where no training gives {baseline_score:.4g}, so that the "
         f"search could not tell configurations apart. Train longer (more steps or epochs), give "
         f"larger learning rates, or more training data."
     )

@@ -222,7 +222,7 @@ class Search:
 
         Args:
             objective: As in `run`.
-            baseline_score: Score of the constant predictor, such as the majority class's.
+            baseline_score: Score without training, such as the majority class's.
             margin: How far a score must exceed it, in units of the score, at least 0.
             baseline_loss: Loss of the constant predictor; None if unknown.
             callbacks: As in `run`.

@@ -39,6 +39,8 @@ Method = PeftConfig | Literal["linear probe", "full fine-tuning"]
 logger = logging.getLogger(__name__)
 
 UNLIMITED = 10**9
+# what PEFT trains and saves with every adapter for classification
+PEFT_HEADS = ("classifier", "score")
 # transformers' own for heads, where a config names none
 HEAD_STD = 0.02
 
@@ -112,7 +114,7 @@ class Pretrained:
         )
 
     def _is_head(self, name: str) -> bool:
-        return ".modules_to_save." in name or name.rpartition(".")[0] in self.head
+        return ".modules_to_save." in name or name.startswith(tuple(f"{m}." for m in self.head))
 
     @staticmethod
     def config(name: str) -> PretrainedConfig:
@@ -172,9 +174,19 @@ def _head(model: PreTrainedModel, kind: Kind, loading: dict[str, Any]) -> tuple[
                 f"lacks {sorted(new)[:3]}."
             )
         return ()
-    prefix = f"{model.base_model_prefix}."
-    new |= {name for name, _ in model.named_parameters() if not name.startswith(prefix)}
-    return tuple(sorted({key.rsplit(".", 1)[0] for key in new}))
+    if not new:  # it has such a head already, for another task
+        names = [name for name, _ in model.named_parameters()]
+        new = {name for name in names if not name.startswith(f"{model.base_model_prefix}.")}
+    return tuple(sorted({_module_of(key) for key in new}))
+
+
+def _module_of(key: str) -> str:
+    """Returns the module of a weight, or the one around it that PEFT saves as a whole."""
+    parts = key.split(".")
+    for depth, part in enumerate(parts, start=1):
+        if part in PEFT_HEADS:
+            return ".".join(parts[:depth])
+    return ".".join(parts[:-1])
 
 
 def _make_padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -6,7 +6,7 @@ import shutil
 import peft
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
 from peft_autoconfig import AutoPEFTConfig
 from peft_autoconfig.errors import ConfigError, TaskError, TrainingError
@@ -14,7 +14,7 @@ from peft_autoconfig.front.adapter import evaluate_adapter, train_adapter
 from peft_autoconfig.front.baselines import untrained
 from peft_autoconfig.tasks import KINDS, Metric, Split, Task
 from peft_autoconfig.training import Training, TrainingPlan
-from peft_autoconfig.training.pretrained import FULL_FINE_TUNING, Pretrained
+from peft_autoconfig.training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Pretrained
 
 from ..conftest import tiny_bert
 
@@ -154,21 +154,39 @@ def test_texts_beyond_the_positions_of_a_model_are_refused(request):
         training_of(request, "tiny_decoder", "completion", plan).load()
 
 
-def test_positions_behind_the_padding_token_are_not_counted(request, tmp_path):
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
+@pytest.fixture
+def tiny_roberta(request, tmp_path):
+    """A folder with a RoBERTa whose head is of several modules, and for two classes."""
     config = RobertaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, pad_token_id=0)
     config.num_attention_heads, config.intermediate_size, config.max_position_embeddings = 2, 16, 20
-    RobertaForSequenceClassification(config).save_pretrained(tmp_path)  # a head of two classes
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path)
     folder = request.getfixturevalue("tiny_seq2seq")
     AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path)
-    loaded = Pretrained.load(str(tmp_path), task_of("classification"))
+    return str(tmp_path)
+
+
+def test_positions_behind_the_padding_token_are_not_counted(tiny_roberta):
+    loaded = Pretrained.load(tiny_roberta, task_of("classification"))
     assert loaded.tokenizer.model_max_length == 19
-    assert loaded.head == ("classifier.dense", "classifier.out_proj")
     longest = torch.full((1, 19), 5)
     assert loaded.model(input_ids=longest).logits.shape == (1, 3)
     with pytest.raises((IndexError, RuntimeError)):
         loaded.model(input_ids=torch.full((1, 20), 5))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_head_that_the_checkpoint_had_is_drawn_anew_and_saved(
+    tiny_roberta, tmp_path, num_classes
+):
+    names = tuple("abc"[:num_classes])
+    split = Split((("a",), ("b",)), (0, 1))
+    parts = dict.fromkeys(("train", "dev", "test"), split)
+    task = task_of("classification", kind=KINDS["classification"](names), **parts)
+    training = Training(tiny_roberta, task, TrainingPlan(max_steps=1, max_length=8))
+    assert "classifier" in training.pretrained.head
+    trained = train_adapter(training, CONFIG, tmp_path / "adapter")
+    assert training.pretrained.num_params(training.pretrained.fresh(LINEAR_PROBE, seed=0)) == 0
+    assert evaluate_adapter(training, str(tmp_path / "adapter")) == trained.test
 
 
 def test_a_model_without_any_token_to_pad_is_refused(request, tmp_path):
