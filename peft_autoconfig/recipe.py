@@ -43,6 +43,10 @@ FILE_NAME = "recipe.json"
 # The embedded task is learned in fewer than a hundred steps; real ones are trained by epochs.
 EMBEDDED_STEPS, EMBEDDED_TRIALS, TRIALS = 65, 16, 40
 
+# Shares of a training at which it may be stopped; a third one at 3/4 saves no more than it costs
+# (benchmarks/fidelity).
+RUNGS = (0.25, 0.5)
+
 PATHS = ("data_dir", "train_file", "validation_file")
 
 
@@ -75,7 +79,9 @@ class Recipe:
             the two between which the order of configurations turns round on trec and the embedded
             task.
         max_params: Parameters of a configuration at most; None for no limit.
-        trials: Configurations to train; None stands for 40, or 16 on the embedded task.
+        stop_early: Whether trials are stopped at a quarter or half of their training that cannot
+            reach the front any more.
+        trials: Configurations to try; None stands for 40, or 16 on the embedded task.
         max_hours: Hours since the search began after which no trial begins; None for no limit.
         max_training_hours: Hours of training at most, summed over all workers; None for no limit.
         retries: How often a configuration is tried again whose training raised an error.
@@ -106,6 +112,7 @@ class Recipe:
     lora_modules: str = "all"
     learning_rates: tuple[float, ...] = (1e-3, 5e-3)
     max_params: int | None = None
+    stop_early: bool = False
     trials: int | None = None
     max_hours: float | None = None
     max_training_hours: float | None = None
@@ -226,6 +233,7 @@ class Recipe:
             max_length=self.max_length,
             micro_batch_size=self.micro_batch_size,
             gradient_checkpointing=self.gradient_checkpointing,
+            rungs=RUNGS if self.stop_early else (),
         )
         return Training(self.model or _embedded_model(), self.load_task(), plan, seed=self.seed)
 

@@ -181,6 +181,15 @@ SEARCH: dict[str, Any] = {
             metavar="RATE[,RATE...]",
         ),
     ],
+    "stop_early": Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-early",
+            help="Stop trials at a quarter or half of their training that cannot reach the front.",
+            rich_help_panel=_SEARCH,
+            show_default=False,
+        ),
+    ],
     "max_hours": Annotated[
         float | None,
         _option(_SEARCH, "Begin no trial later than so many hours after the search began."),

@@ -54,7 +54,7 @@ def _watch(search: Search, wanted: int | None) -> Progress:
     progress = progress_of(search, wanted)
     console = Console(stderr=True)
     with Live(console=console, transient=True, auto_refresh=False) as live:
-        while wanted is None or progress.complete < wanted:
+        while wanted is None or progress.done < wanted:
             live.update(render(progress, title=str(search.folder.path.name)), refresh=True)
             time.sleep(SECONDS_BETWEEN_LOOKS)
             progress = progress_of(search, wanted)
@@ -67,6 +67,7 @@ def _progress_values(run: str, search: Search, progress: Progress) -> dict[str, 
         "run": run,
         "num_trials": progress.num_trials,
         "complete": progress.complete,
+        "stopped": progress.stopped,
         "failed": progress.failed,
         "waiting": progress.waiting,
         "seconds_per_trial": progress.seconds_per_trial,

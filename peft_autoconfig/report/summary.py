@@ -60,12 +60,13 @@ def state_of(findings: Findings) -> Sentence:
 
 def tiles_of(findings: Findings) -> list[Tile]:
     """Returns the key figures of a run, at most four."""
-    cost, failed = cost_of(findings), len(findings.records("FAIL") + findings.records("PRUNED"))
+    cost, failed, stopped = cost_of(findings), len(findings.refused), len(findings.stopped)
+    early = f"{stopped} more stopped early, " if stopped else ""
     tiles = [
         Tile(
             "trials",
             str(len(findings.complete)),
-            f"{failed} failed or refused" if failed else "none failed",
+            early + (f"{failed} failed or refused" if failed else "none failed"),
         ),
         Tile("training time", duration(cost.training), f"{duration(cost.median)} per trial"),
     ]

@@ -18,8 +18,9 @@ class BayesianSampler(UnrepeatedSampler):
     """Proposes configurations by multi-objective Bayesian optimisation over a `SearchSpace`.
 
     After the design a Gaussian process of the score and the expected gain of hypervolume choose.
-    No point is proposed twice, whatever became of it. A pruned trial counts as one with the worst
-    score so far, a failed one as none. For studies, arguments and errors see `UnrepeatedSampler`.
+    No point is proposed twice, whatever became of it. A pruned trial counts as one with the score
+    in its user attribute ``forecast``, or else the worst so far; a failed one as none. For studies,
+    arguments and errors see `UnrepeatedSampler`.
     """
 
     def _choose(

@@ -22,6 +22,10 @@ Vector = NDArray[np.float64]
 Key = tuple[int, ...]
 
 RESERVED = "peft_autoconfig:reserved"  # system attribute of a trial whose parameters are on the way
+# User attribute of a trial that was stopped on its way: the score that it was thought to end at.
+# The model learns nearly as much from it as from the whole training; the worst score in its place
+# misleads it, and so does leaving the trial out (benchmarks/fidelity).
+FORECAST = "forecast"
 
 
 @dataclass
@@ -30,7 +34,8 @@ class History:
 
     Attributes:
         evaluated: Points with a score.
-        scores: Their scores. A pruned trial has the worst score of all that are complete.
+        scores: Their scores. A pruned trial has the score that was forecast for it, or else the
+            worst of all that are complete.
         numbers: Numbers of their trials.
         pending: Points whose score is still to come.
         seen: Keys of all points that were ever handed out, whatever became of them.
@@ -59,7 +64,7 @@ def read_history(
     """
     sign = score_sign(study)
     history = History()
-    pruned: list[tuple[Vector, int]] = []
+    pruned: list[tuple[Vector, FrozenTrial]] = []
     for trial in study.get_trials(deepcopy=False):
         x = _point_of(trial, space)
         if x is None or trial.number == asking:
@@ -68,17 +73,18 @@ def read_history(
         if trial.state in (TrialState.RUNNING, TrialState.WAITING):
             history.pending.append(x)
         elif trial.state == TrialState.PRUNED:
-            pruned.append((x, trial.number))
+            pruned.append((x, trial))
         elif trial.state == TrialState.COMPLETE and np.isfinite(trial.values[0]):
             history.evaluated.append(x)
             history.scores.append(sign * trial.values[0])
             history.numbers.append(trial.number)
     if history.scores:
         worst = min(history.scores)
-        for x, number in pruned:
+        for x, trial in pruned:
+            forecast = trial.user_attrs.get(FORECAST)
             history.evaluated.append(x)
-            history.scores.append(worst)
-            history.numbers.append(number)
+            history.scores.append(worst if forecast is None else sign * forecast)
+            history.numbers.append(trial.number)
     return history
 
 

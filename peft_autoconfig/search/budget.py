@@ -1,6 +1,6 @@
 """When a search ends: its budget, counted over all workers, and what is spent of it.
 
-Imports `errors`, `snapshot` and `worker`; imported by `handout` and `search`.
+Imports `errors`, `rungs`, `snapshot` and `worker`; imported by `handout` and `search`.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import ConfigError
+from .rungs import is_stopped
 from .snapshot import Snapshot
 from .worker import BEAT_SECONDS
 
@@ -22,12 +23,12 @@ class Budget:
     """What a search may spend; the first limit that is reached ends it.
 
     Attributes:
-        n_trials: Complete trials, at least 1.
+        n_trials: Trials that are done, complete or stopped at a rung, at least 1.
         max_hours: Hours since the first trial of the run began, pauses included, by the clock of
             the store; no trial begins later. None for no limit.
         max_training_hours: Hours of training, summed over trials and workers. A trial begins only
-            if it fits in, at the mean cost of those that are complete, beside those that run; so
-            without any complete one each worker begins one. None for no limit.
+            if it fits in, at the mean cost of those that are done, beside those that run; so
+            without any of them each worker begins one. None for no limit.
         retries: How often a configuration is tried again whose objective raised, at least 0.
 
     Raises:
@@ -69,8 +70,8 @@ class Budget:
             trials: All trials of the run.
             seconds: Since the first of them began.
         """
-        complete, running = trials.count(TrialState.COMPLETE), trials.count(TrialState.RUNNING)
-        if complete >= self.n_trials:
+        done, running = len(_done(trials)), trials.count(TrialState.RUNNING)
+        if done >= self.n_trials:
             return "end"
         if self.max_hours is not None and seconds >= 3600 * self.max_hours:
             return "end"
@@ -78,16 +79,22 @@ class Budget:
             if _cost_with_one_more(trials) > 3600 * self.max_training_hours:
                 return "wait" if running else "end"
         # Should one that runs fail, there is work again.
-        return "go" if complete + running < self.n_trials else "wait"
+        return "go" if done + running < self.n_trials else "wait"
 
 
 def _cost_with_one_more(trials: Snapshot) -> float:
     """Returns the seconds of training when all that run are through, and one more."""
     spent = sum(map(training_seconds, trials.all()))
-    done = [training_seconds(trial) for trial in trials.of(TrialState.COMPLETE)]
+    done = [training_seconds(trial) for trial in _done(trials)]
     mean = sum(done) / len(done) if done else 0.0
     under_way = [training_seconds(trial) for trial in trials.of(TrialState.RUNNING)]
     return spent + sum(max(0.0, mean - already) for already in under_way) + mean
+
+
+def _done(trials: Snapshot) -> list[FrozenTrial]:
+    """Returns the trials of those that were wanted: complete, or stopped at a rung."""
+    stopped = [trial for trial in trials.of(TrialState.PRUNED) if is_stopped(trial)]
+    return [*trials.of(TrialState.COMPLETE), *stopped]
 
 
 def training_seconds(trial: FrozenTrial) -> float:

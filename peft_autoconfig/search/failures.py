@@ -1,16 +1,21 @@
 """When failures are no longer single trials' misfortune but the search's.
 
-Imports `trial`; imported by `search`.
+Imports `errors` and `trial`; imported by `search`.
 """
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
+from ..errors import SearchError
 from .trial import TrialRecord
 
-__all__ = ["all_failed_at_first", "complaint"]
+if TYPE_CHECKING:
+    from .search import Search
+
+__all__ = ["all_failed_at_first", "complaint", "refuse_failures"]
 
 # A search in which nothing works is stopped before it has spent its budget.
 FIRST_FAILURES = 5
@@ -40,6 +45,26 @@ def complaint(records: Sequence[TrialRecord]) -> str | None:
         f"{len(failed)} of {len(records)} trials failed, so the search was stopped: {counted}. "
         f"Mend the objective and run the same command again; what is complete is kept."
     )
+
+
+def refuse_failures(search: "Search", records: Sequence[TrialRecord]) -> None:
+    """Stops a search in which the first trials all fail, or more than half of them.
+
+    Args:
+        search: The search.
+        records: The trials of one worker, finished ones only.
+
+    Raises:
+        SearchError: So it is; the message counts the reasons.
+    """
+    reason = complaint(records)
+    if reason is None:
+        return
+    if all_failed_at_first(records):  # they come first once the fault is mended
+        for record in records:
+            if record.config is not None:
+                search.enqueue(record.config, record.learning_rate)
+    raise SearchError(reason)
 
 
 def _commonest(failed: Sequence[TrialRecord]) -> list[tuple[str, int]]:

@@ -144,8 +144,8 @@ class Handout:
 
     def _settled(self, trial: FrozenTrial, draws: Iterator[int]) -> FrozenTrial | None:
         is_queued = bool(trial.system_attrs.get("fixed_params"))
-        # A failed configuration comes again only if somebody queued it.
-        taken = _TAKEN if is_queued else (*_TAKEN, TrialState.FAIL)
+        # A configuration that failed or was stopped comes again only if somebody queued it.
+        taken = _TAKEN if is_queued else (*_TAKEN, TrialState.FAIL, TrialState.PRUNED)
         for _ in draws:
             with self._drawing:
                 drawn, refusal = self._propose(trial)

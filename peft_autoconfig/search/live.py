@@ -171,14 +171,16 @@ def duration(seconds: float | None) -> str:
 def _bar(progress: Progress, title: str, elapsed: float | None) -> Table:
     row = Table.grid(padding=(0, 1))
     wanted = progress.num_trials
-    words = [f"{progress.complete}/{wanted or '?'} trials"]
+    words = [f"{progress.done}/{wanted or '?'} trials"]
+    if progress.stopped:
+        words.append(f"{progress.stopped} stopped early")
     if progress.failed:
         words.append(f"{progress.failed} failed")
     if elapsed is not None:
         words.append(duration(elapsed))
-    if progress.seconds_left is not None and progress.complete < (wanted or 0):
+    if progress.seconds_left is not None and progress.done < (wanted or 0):
         words.append(f"{duration(progress.seconds_left)} left")
-    bar = ProgressBar(total=wanted or 1, completed=progress.complete, width=20)
+    bar = ProgressBar(total=wanted or 1, completed=progress.done, width=20)
     row.add_row(Text(title, style="bold"), bar, Text(", ".join(words)))
     return row
 
@@ -221,11 +223,13 @@ def _line(title: str, record: TrialRecord, progress: Progress) -> str:
     """One line of a log on a trial that ended."""
     if record.state == "COMPLETE":
         what = f"{record.score:.4f} with {record.num_params:,} parameters ({_settings(record)})"
+    elif record.is_stopped:
+        what = record.reason or "stopped"
     else:
         what = f"failed: {record.reason}"
     left = f", about {duration(progress.seconds_left)} left" if progress.seconds_left else ""
     best = f", best {progress.best.score:.4f}" if progress.best else ""
-    count = f"{progress.complete}/{progress.num_trials or '?'}"
+    count = f"{progress.done}/{progress.num_trials or '?'}"
     return f"{title} {count}: trial {record.number} {what}{best}{left}"
 
 

@@ -22,17 +22,18 @@ class Progress:
     """What a run has done and does.
 
     Attributes:
-        num_trials: Complete trials that are wanted, or more where a pilot needs them; None if
-            nobody said.
+        num_trials: Trials that shall be done, or more where a pilot needs them; None if nobody
+            said.
         complete: Complete trials.
         failed: Trials that ended without a result.
         waiting: Queued trials.
         running: Trials that are being trained, the oldest first.
         front: The front, fewest parameters first.
         failures: Failed trials, the latest first.
-        seconds_per_trial: Mean of the latest complete trials; None before the first.
-        seconds_left: Until `num_trials` are complete; None if it cannot be told.
+        seconds_per_trial: Mean of the latest trials that are done; None before the first.
+        seconds_left: Until `num_trials` are done; None if it cannot be told.
         at: When this was so, in local time.
+        stopped: Trials that were stopped at a rung, which are done too.
     """
 
     num_trials: int | None
@@ -45,6 +46,12 @@ class Progress:
     seconds_per_trial: float | None
     seconds_left: float | None
     at: datetime
+    stopped: int = 0
+
+    @property
+    def done(self) -> int:
+        """Trials that count as done: complete, or stopped at a rung."""
+        return self.complete + self.stopped
 
     @property
     def best(self) -> TrialRecord | None:
@@ -67,10 +74,11 @@ def progress_of(
     complete = [record for record in records if record.state == "COMPLETE"]
     failed = [record for record in records if record.state == "FAIL"]
     running = [record for record in records if record.state == "RUNNING"]
-    seconds = [record.seconds for record in complete[-RECENT_TRIALS:] if record.seconds is not None]
+    done = [record for record in records if record.state == "COMPLETE" or record.is_stopped]
+    seconds = [record.seconds for record in done[-RECENT_TRIALS:] if record.seconds is not None]
     each = mean(seconds) if seconds else None
     # a pilot takes the trials it needs, were they more than the budget has
-    wanted = num_trials and max(num_trials, len(complete) + len(running))
+    wanted = num_trials and max(num_trials, len(done) + len(running))
     return Progress(
         num_trials=wanted,
         complete=len(complete),
@@ -80,14 +88,15 @@ def progress_of(
         front=tuple(non_dominated(complete)),
         failures=tuple(reversed(failed)),
         seconds_per_trial=each,
-        seconds_left=_seconds_left(wanted, len(complete), running, each, now),
+        seconds_left=_seconds_left(wanted, len(done), running, each, now),
         at=now,
+        stopped=len(done) - len(complete),
     )
 
 
 def _seconds_left(
     num_trials: int | None,
-    complete: int,
+    num_done: int,
     running: Sequence[TrialRecord],
     each: float | None,
     now: datetime,
@@ -100,4 +109,4 @@ def _seconds_left(
         for record in running
         if record.started is not None
     )
-    return max(0.0, (num_trials - complete) * each - done) / max(1, len(running))
+    return max(0.0, (num_trials - num_done) * each - done) / max(1, len(running))

@@ -4,8 +4,7 @@ On the way it stands between the space and the training: it hands an `AutoPEFTCo
 objective, any callable that trains and scores it, and stores what comes back. All that it knows is
 in the run folder or a data base, so that any number of processes may run it, be killed, and go on.
 
-Imports `errors`, `outcome`, `space`, `run`, `store`, `handout`, `front_file`, `budget`,
-`database`, `trial`, `pilot`, `failures` and, late, `sampler`.
+Imports `errors`, `outcome`, `space`, `run`, what lies beside it and, late, `sampler`.
 """
 
 import logging
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import AutoConfigError, RunError, SearchError
+from ..errors import RunError, SearchError
 from ..outcome import Outcome
 from ..run.folder import RunFolder, choose
 from ..run.identity import identity_of
@@ -25,11 +24,13 @@ from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
 from .budget import Budget
 from .database import place_of, reached
-from .failures import all_failed_at_first, complaint
+from .evaluation import Objective, evaluate
+from .failures import refuse_failures
 from .front_file import FrontFile
 from .handout import Handout
 from .patience import LAST_PATIENCE_SECONDS
 from .pilot import leaves_baseline, pilot_points, refusal
+from .rungs import Reporter
 from .store import TrialStore
 from .trial import (
     Records,
@@ -47,9 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Objective", "Search"]
 
 logger = logging.getLogger(__name__)
-
-# Called with the configuration, and with ``learning_rate=`` if the space has learning rates.
-Objective = Callable[..., float | Outcome]
 
 # Called after each trial of this worker, with the search and the record of the trial.
 Callback = Callable[["Search", TrialRecord], None]
@@ -172,17 +170,19 @@ class Search:
         retries: int = 0,
         callbacks: Sequence[Callback] = (),
     ) -> list[TrialRecord]:
-        """Searches until the run holds ``n_trials`` complete trials; returns the front.
+        """Searches until the run holds ``n_trials`` trials that are done; returns the front.
 
-        The count is over the whole run: the same call, made again after an interruption or in
-        several processes at once, ends at exactly that number. A trial whose objective raises, or
-        returns no finite score, fails and does not count. An interruption (Ctrl-C) is passed on
-        after its trial was queued again.
+        Done are those that are complete, and those that were stopped at a rung since they could
+        not reach the front (see `rungs`). The count is over the whole run: the same call, made
+        again after an interruption or in several processes at once, ends at exactly that number.
+        A trial whose objective raises, or returns no finite score, fails and does not count. An
+        interruption (Ctrl-C) is passed on after its trial was queued again.
 
         Args:
-            objective: Called with a configuration, and with ``learning_rate=`` if the space has
-                learning rates; returns a score, higher is better, or an `Outcome`.
-            n_trials: Complete trials that the run shall hold, at least 1.
+            objective: Called with a configuration, with ``learning_rate=`` if the space has
+                learning rates, and with ``report=`` if it takes that: a `Reporter`, to be called on
+                the way. Returns a score, higher is better, or an `Outcome`.
+            n_trials: Trials that shall be done, at least 1.
             max_hours: Hours since the run began after which no trial begins; see `Budget`.
             max_training_hours: Hours of training at most, summed over all workers; see `Budget`.
             retries: How often a configuration is tried again whose objective raised an error that
@@ -201,7 +201,7 @@ class Search:
             mine.append(self._evaluate(objective, trial, retries=retries))
             for callback in callbacks:
                 callback(self, mine[-1])
-            self._refuse_failures(mine)
+            refuse_failures(self, mine)
         self._front_file.write(self._store.snapshot)
         return self.front()
 
@@ -260,7 +260,14 @@ class Search:
         """
         return self._records.of(self._take())
 
-    def tell(self, number: int, result: float | Outcome, *, seconds: float = 0.0) -> TrialRecord:
+    def tell(
+        self,
+        number: int,
+        result: float | Outcome,
+        *,
+        seconds: float = 0.0,
+        reporter: Reporter | None = None,
+    ) -> TrialRecord:
         """Stores the result of a trial and renews the front; returns the trial's record.
 
         A result that is no finite score fails the trial. The result of a trial that was thought
@@ -270,6 +277,7 @@ class Search:
             number: The trial's number.
             result: What an objective returned.
             seconds: How long the evaluation took, if the result does not say.
+            reporter: What took how the training stood on its way.
 
         Raises:
             SearchError: The trial was never handed out.
@@ -279,7 +287,7 @@ class Search:
             raise SearchError(f"Trial {number} waits in the queue; only an asked one can be told.")
         try:
             outcome = checked_outcome(result)
-            facts = facts_of(outcome, seconds)
+            facts = facts_of(outcome, seconds) | (reporter.facts if reporter else {})
         except Exception as error:  # the result is foreign: numbers beyond floats, depth, any class
             return self.fail(number, str(error), seconds=seconds)
         config = self.space.config(trial.params)
@@ -289,6 +297,20 @@ class Search:
         known = self._store.session.snapshot
         self._front_file.follow(known, self._store.snapshot)
         return self._record(kept)
+
+    def stop(self, number: int, reason: str, reporter: Reporter, *, seconds: float) -> TrialRecord:
+        """Ends a trial that was stopped on its way; it is done, without a score.
+
+        Args:
+            number: The trial's number.
+            reason: Why.
+            reporter: What took how the training stood.
+            seconds: How long it was trained.
+        """
+
+        facts = {"seconds": seconds} | reporter.facts
+        self._store.step(lambda: self._store.stop(number, reason, facts))
+        return self._record(number)
 
     def fail(
         self, number: int, reason: str, *, seconds: float = 0.0, max_attempts: int = 1
@@ -340,25 +362,9 @@ class Search:
     def _evaluate(
         self, objective: Objective, trial: FrozenTrial, *, retries: int = 0
     ) -> TrialRecord:
-        config = self.space.config(trial.params)
-        rate = {k: v for k, v in trial.params.items() if k == "learning_rate"}
-        started = time.perf_counter()
-        try:
-            try:
-                result = objective(config, **rate)
-            except Exception as error:
-                logger.debug("Trial %d raised", trial.number, exc_info=True)
-                return self.fail(
-                    trial.number,
-                    f"{type(error).__name__}: {error}",
-                    seconds=time.perf_counter() - started,
-                    # what we refuse ourselves would be refused again
-                    max_attempts=1 if isinstance(error, AutoConfigError) else 1 + retries,
-                )
-            return self.tell(trial.number, result, seconds=time.perf_counter() - started)
-        except BaseException:
-            self.hand_back(trial.number)
-            raise
+        num_params = self.space.num_params(self.space.config(trial.params))
+        reporter = Reporter(self._store.trials, num_params)
+        return evaluate(self, objective, trial, reporter, retries=retries)
 
     def _await(self, points: Iterable[tuple[AutoPEFTConfig, float | None]]) -> None:
         """Waits until other workers have finished what they train of ``points``."""
@@ -372,21 +378,6 @@ class Search:
             for record in self.trials
             if record.config == config and record.learning_rate == learning_rate
         }
-
-    def _refuse_failures(self, records: Sequence[TrialRecord]) -> None:
-        """Stops a search in which the first trials all fail, or more than half of them.
-
-        Raises:
-            SearchError: So it is; the message counts the reasons.
-        """
-        reason = complaint(records)
-        if reason is None:
-            return
-        if all_failed_at_first(records):  # they come first once the fault is mended
-            for record in records:
-                if record.config is not None:
-                    self.enqueue(record.config, record.learning_rate)
-        raise SearchError(reason)
 
 
 def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:

@@ -10,7 +10,9 @@ Beside Optuna's parameters and values a trial carries these user attributes:
     retry_of, attempt               the trial that it repeats, because that worker was lost
     late_report_of                  the trial, thought lost, whose result it holds
     loss, seconds, details, score   what came with the result; the score only if it was refused
-    reason                          why it failed or was refused
+    rungs, forecast                 how it stood on its way; what it was thought to come to when it
+                                    was stopped there (see `rungs`)
+    reason                          why it failed, was stopped or refused
 
 The study itself carries the identity of the search (`search`) and when it began (`began`, seconds).
 
@@ -162,6 +164,12 @@ class TrialStore:
             self._set(number, dict(facts) | {"score": values[0]})
             self.end(number, TrialState.FAIL, f"repeats trial {twin}")
         return number
+
+    def stop(self, number: int, reason: str, facts: Mapping[str, Any]) -> None:
+        """Ends a trial on its way; nothing happens if it is finished."""
+        self._pulse.release(number)
+        if not self.trial(number).state.is_finished():
+            self._finish(number, TrialState.PRUNED, {"reason": reason, **facts}, None)
 
     def fail(self, number: int, reason: str, seconds: float, *, max_attempts: int = 1) -> None:
         """Ends a trial without a result.

@@ -4,7 +4,7 @@ A `TrialRecord` is the plain value that a search shows for an Optuna trial. The 
 configurations, each at its best learning rate: of two records, one is better that scores no less
 with no more parameters, and differs.
 
-Imports `errors`, `outcome`, `run`, `space` and `tuner`; imported by `search` and `pilot`.
+Imports `errors`, `outcome`, `run`, `rungs`, `space` and `tuner`; imported by `search` and `pilot`.
 """
 
 import json
@@ -22,6 +22,7 @@ from ..outcome import Outcome
 from ..run.folder import CONFIG_FIELDS
 from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
+from .rungs import Rung, rungs_of
 
 __all__ = [
     "Records",
@@ -41,16 +42,18 @@ class TrialRecord:
 
     Attributes:
         number: Its number in the study, from 0.
-        state: "WAITING", "RUNNING", "COMPLETE", "FAIL", or "PRUNED" for a draw outside the space.
+        state: "WAITING", "RUNNING", "COMPLETE", "FAIL", or "PRUNED": stopped at a rung, or, without
+            rungs, drawn outside the space.
         config: The configuration; None if its worker died before it was known.
         learning_rate: The learning rate; None if the space has none.
         score: The objective's score, higher is better; None unless complete.
         num_params: Exact parameter count of the configuration; None unless complete.
         loss: The smooth companion of the score, lower is better; None if unknown.
-        seconds: Wall-clock seconds of the evaluation; None unless complete.
-        reason: Why it failed or was refused; None otherwise.
+        seconds: Wall-clock seconds of the evaluation; None if it never ended.
+        reason: Why it failed, was stopped or refused; None otherwise.
         worker: Host and process id of who works or worked on it; None if nobody did.
         started: When it was handed out, in local time; None if it was not.
+        rungs: How it stood on its way, as far as its objective told.
     """
 
     number: int
@@ -64,6 +67,12 @@ class TrialRecord:
     reason: str | None = None
     worker: str | None = None
     started: datetime | None = None
+    rungs: tuple[Rung, ...] = ()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped at a rung, so that it is done without a score."""
+        return self.state == "PRUNED" and bool(self.rungs)
 
 
 def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
@@ -83,6 +92,7 @@ def record_of(trial: FrozenTrial, space: SearchSpace) -> TrialRecord:
         reason=attributes.get("reason"),
         worker=None if owner is None else f"{owner['host']}:{owner['pid']}",
         started=None if owner is None else trial.datetime_start,
+        rungs=rungs_of(trial),
     )
 
 
@@ -181,6 +191,7 @@ def table_row(record: TrialRecord, is_on_front: bool) -> dict[str, Any]:
     """
     row = {field.name: getattr(record, field.name) for field in fields(record)}
     config = row.pop("config")
+    del row["rungs"]  # the one value that is no cell
     return row | {"on_front": is_on_front} | {n: getattr(config, n, None) for n in CONFIG_FIELDS}
 
 

@@ -10,8 +10,9 @@ Imports `errors`, `outcome`, `pretrained`, `tasks` and `tuner`; imported by `fro
 
 import itertools
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -39,10 +40,16 @@ EVALUATION_BATCH_SIZE = 128
 # keep the order of training random
 BATCHES_SORTED_TOGETHER = 25
 STEPS_BETWEEN_CHECKS = 20
-# of a plan: what costs time or memory and leaves results as they are
-WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing")
+# of a plan: what costs time or memory and leaves results of whole trainings as they are
+WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing", "rungs")
+# Of the examples of a training, the share that a rung is evaluated on, so that it takes about 3 %
+# of the training's time.
+RUNG_SHARE = 1 / 16
 
 Observer = Callable[[nn.Module, int], None]
+# Called with the share of the training that is done, the score and the loss; may end the training
+# by an exception.
+Report = Callable[[float, float, float | None], None]
 SplitName = Literal["train", "dev", "test"]
 
 
@@ -62,6 +69,8 @@ class TrainingPlan:
         micro_batch_size: Examples that go through the model at once, of the `batch_size` of a
             step; None for all. A training that runs out of memory halves it and starts again.
         gradient_checkpointing: Whether activations are computed twice rather than kept.
+        rungs: Shares of the training, in (0, 1), at which a trial tells how it stands, so that a
+            search may stop it.
     """
 
     num_epochs: float = 3.0
@@ -74,6 +83,7 @@ class TrainingPlan:
     max_grad_norm: float = 1.0
     micro_batch_size: int | None = None
     gradient_checkpointing: bool = False
+    rungs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "learning_rate", "max_grad_norm"):
@@ -87,6 +97,8 @@ class TrainingPlan:
             )
         if not 0 <= self.warmup_fraction <= 1:
             raise ConfigError(f"warmup_fraction must be in [0, 1], got {self.warmup_fraction!r}.")
+        if not all(0 < rung < 1 for rung in self.rungs):
+            raise ConfigError(f"rungs must lie between 0 and 1, got {self.rungs!r}.")
 
     def num_steps(self, num_examples: int) -> int:
         """Returns the number of optimiser steps for a training set of ``num_examples``."""
@@ -142,14 +154,23 @@ class Training:
         for split in ("train", "dev", "test"):
             self._examples(split)
 
-    def __call__(self, config: Method, *, learning_rate: float | None = None) -> Outcome:
+    def __call__(
+        self, config: Method, *, learning_rate: float | None = None, report: Report | None = None
+    ) -> Outcome:
         """Returns the outcome on the search-dev split of training ``config``.
+
+        Args:
+            config: What is trained.
+            learning_rate: Peak rate; None takes the plan's.
+            report: Called at the plan's rungs with the score and loss on a part of search-dev;
+                may end the training by an exception, which is passed on.
 
         Raises:
             TrainingError: The loss, or what the model gives at the end, became infinite or NaN.
         """
         started = time.perf_counter()
-        model = self.train(config, learning_rate=learning_rate, seed=self.seed)
+        observe = None if report is None else self._at_rungs(report)
+        model = self.train(config, learning_rate=learning_rate, seed=self.seed, observe=observe)
         evaluation = self.evaluate(model, "dev")
         if evaluation.loss is None:
             raise TrainingError(f"The trained model is of no use: {evaluation.reason}.")
@@ -192,20 +213,45 @@ class Training:
             else:
                 return model
 
-    def evaluate(self, model: nn.Module, split: SplitName) -> Evaluation:
-        """Returns the metric and loss of ``model`` on a split."""
+    def evaluate(
+        self, model: nn.Module, split: SplitName, *, rows: Sequence[int] | None = None
+    ) -> Evaluation:
+        """Returns the metric and loss of ``model`` on a split, or on some rows of it."""
         model.eval()
-        kind, examples = self.task.kind, self._examples(split)
+        kind, examples, labels = self.task.kind, self._examples(split), self._labels(split)
+        if rows is not None:
+            examples, labels = [examples[row] for row in rows], [labels[row] for row in rows]
         order = sorted(range(len(examples)), key=lambda i: kind.length(examples[i]))
         outputs: list[Any] = [None] * len(order)
         size = self._evaluation_batch_size
         with torch.inference_mode(), self.accelerator.autocast():
             for start in range(0, len(order), size):
-                rows = order[start : start + size]
-                batch = self._batch([examples[row] for row in rows])
-                for row, output in zip(rows, kind.predict(model, batch), strict=True):
-                    outputs[row] = output
-        return self.task.evaluate(outputs, getattr(self.task, split).labels)
+                part = order[start : start + size]
+                batch = self._batch([examples[i] for i in part])
+                for i, output in zip(part, kind.predict(model, batch), strict=True):
+                    outputs[i] = output
+        return self.task.evaluate(outputs, labels)
+
+    def _labels(self, split: SplitName) -> Sequence[Any]:
+        labels: Sequence[Any] = getattr(self.task, split).labels
+        return labels
+
+    def _at_rungs(self, report: Report) -> Observer:
+        """Returns an observer that evaluates at each rung and reports it."""
+        num_steps = self.plan.num_steps(len(self._examples("train")))
+        fractions = {round(fraction * num_steps): fraction for fraction in self.plan.rungs}
+        num_dev = len(self._examples("dev"))
+        size = min(num_dev, math.ceil(RUNG_SHARE * num_steps * self.plan.batch_size))
+        # the same examples in all trainings, which are compared by them
+        generator = torch.Generator().manual_seed(self.seed)
+        rows = torch.randperm(num_dev, generator=generator)[:size].tolist()
+
+        def observe(model: nn.Module, step: int) -> None:
+            if step in fractions and step < num_steps:
+                evaluation = self.evaluate(model, "dev", rows=rows)
+                report(fractions[step], evaluation.score, evaluation.loss)
+
+        return observe
 
     @property
     def _evaluation_batch_size(self) -> int:

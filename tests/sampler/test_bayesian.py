@@ -1,8 +1,10 @@
 """The sampler in Optuna studies: it searches well and goes on where it was."""
 
 import pytest
+from optuna.trial import TrialState
 
 from peft_autoconfig.sampler import BayesianSampler, startup_design
+from peft_autoconfig.sampler.history import read_history
 from peft_autoconfig.space import SearchSpace
 
 from .cases import (
@@ -90,3 +92,20 @@ def test_pending_trials_are_neither_repeated_nor_ignored():
 
     pending = ask_three(4)
     assert len(set(pending)) == 4
+
+
+def test_a_stopped_trial_counts_as_its_forecast():
+    def scores(sign, **attributes):
+        study = new_study(None, directions=("maximize" if sign > 0 else "minimize", "minimize"))
+        first, second, third = random_params(3)
+        study.add_trial(finished(SPACE, first, values=[0.2 * sign, 1.0]))
+        study.add_trial(finished(SPACE, second, values=[0.9 * sign, 1.0]))
+        stopped = finished(SPACE, third, state=TrialState.PRUNED)
+        stopped.user_attrs = attributes
+        study.add_trial(stopped)
+        history = read_history(study, SPACE, lambda x: tuple(x.round(6)))
+        return history.scores
+
+    assert scores(1, forecast=0.6) == [0.2, 0.9, 0.6]
+    assert scores(-1, forecast=-0.6) == [0.2, 0.9, 0.6]
+    assert scores(1) == [0.2, 0.9, 0.2]

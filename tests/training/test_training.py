@@ -116,7 +116,14 @@ def test_steps_follow_epochs_and_the_limit():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"num_epochs": 0}, {"batch_size": -1}, {"max_steps": 0}, {"warmup_fraction": 2.0}]
+    "fields",
+    [
+        {"num_epochs": 0},
+        {"batch_size": -1},
+        {"max_steps": 0},
+        {"warmup_fraction": 2.0},
+        {"rungs": (0.5, 1.0)},
+    ],
 )
 def test_an_impossible_plan_is_refused(fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):
@@ -189,8 +196,53 @@ def test_micro_batches_and_checkpointing_leave_the_result_as_it_is(training):
         assert other(CONFIG, learning_rate=1e-2).loss == pytest.approx(expected.loss, abs=1e-4)
 
 
+def test_rungs_are_reported_and_leave_the_result_as_it_is(training):
+    seen = []
+    plan = dataclasses.replace(PLAN, rungs=(0.25, 0.5, 0.99))
+    other = Training(training.pretrained.name, training.task, plan)
+    told = other(CONFIG, learning_rate=1e-2, report=lambda *rung: seen.append(rung))
+    whole = Training(training.pretrained.name, training.task, PLAN)(CONFIG, learning_rate=1e-2)
+    assert (told.score, told.loss) == (whole.score, whole.loss)
+    assert [fraction for fraction, _, _ in seen] == [0.25, 0.5]  # the last one is the end
+    assert all(0 <= score <= 1 and loss > 0 for _, score, loss in seen)
+    num_seen = math.ceil(PLAN.max_steps * PLAN.batch_size / 16)
+    assert all((score * num_seen) % 1 == pytest.approx(0, abs=1e-9) for _, score, _ in seen)
+    again = []
+    other(CONFIG, learning_rate=1e-2, report=lambda *rung: again.append(rung))
+    assert again == seen
+
+
+def test_a_report_may_end_a_training(training):
+    steps = []
+
+    def stop(fraction, score, loss):
+        raise InterruptedError(f"at {fraction}")
+
+    other = Training(
+        training.pretrained.name, training.task, dataclasses.replace(PLAN, rungs=(0.5,))
+    )
+    train = other.train
+    other.train = lambda *args, observe, **options: train(
+        *args, observe=lambda model, step: (steps.append(step), observe(model, step)), **options
+    )
+    with pytest.raises(InterruptedError, match=r"at 0\.5"):
+        other(CONFIG, learning_rate=1e-2, report=stop)
+    assert steps == list(range(1, 7))
+
+
+def test_part_of_a_split_is_evaluated_as_part_of_the_whole(training):
+    model = training.train(CONFIG, learning_rate=1e-2, seed=0)
+    rows = list(range(len(training.task.dev.labels)))
+    whole = training.evaluate(model, "dev")
+    assert training.evaluate(model, "dev", rows=rows) == whole
+    halves = [training.evaluate(model, "dev", rows=rows[i::2]) for i in (0, 1)]
+    sizes = [len(rows[i::2]) for i in (0, 1)]
+    mean_loss = sum(h.loss * n for h, n in zip(halves, sizes, strict=True)) / len(rows)
+    assert mean_loss == pytest.approx(whole.loss, abs=1e-5)
+
+
 def test_what_changes_no_result_is_no_fact_of_a_run(tiny_folder, tiny_task):
-    plan = dataclasses.replace(PLAN, micro_batch_size=2, gradient_checkpointing=True)
+    plan = dataclasses.replace(PLAN, micro_batch_size=2, gradient_checkpointing=True, rungs=(0.5,))
     assert Training(tiny_folder, tiny_task, plan).about() == (
         Training(tiny_folder, tiny_task, PLAN).about()
     )
