@@ -107,7 +107,7 @@ def headlines(findings: Findings) -> list[Sentence]:
     if baselines:
         said.append(_against(best, max(baselines, key=lambda repeat: repeat.test.mean)))
         said += _smaller_and_as_good(best, baselines)
-    return said + _did_not_hold(findings, members)
+    return said + _not_told_apart(best, members) + _did_not_hold(findings, members)
 
 
 def _how_many(tested: int, members: int) -> str:
@@ -153,6 +153,33 @@ def _smaller_and_as_good(best: Repeat, baselines: Sequence[Repeat]) -> list[Sent
             f"Larger, and not shown to be better: {names}. {'None' if len(beaten) > 1 else 'It'} "
             f"{'leads' if len(beaten) > 1 else 'does not lead'} by twice the standard error of the "
             "difference over these seeds."
+        )
+    ]
+
+
+def _not_told_apart(best: Repeat, members: Sequence[Repeat]) -> list[Sentence]:
+    """Names the smaller members of the front whose lag may be noise, by the spread of all members.
+
+    Two or three seeds of one member say little of its own spread.
+    """
+    usual = pooled_deviation([member.test for member in members])
+    if usual is None:
+        return []
+    alike = [
+        f"{member.name} with {count(member.num_params)}"
+        for member in members
+        if member.num_params < best.num_params
+        and best.test.mean - member.test.mean
+        < 2 * usual * (1 / len(best.test.values) + 1 / len(member.test.values)) ** 0.5
+    ]
+    if not alike:
+        return []
+    names = ", ".join(alike[:-1]) + " and " + alike[-1] if len(alike) > 1 else alike[0]
+    return [
+        Sentence(
+            f"Smaller members of the front that are not told apart from it: {names} parameters. "
+            "The difference is below twice its standard error, with the spread over seeds pooled "
+            "over the members."
         )
     ]
 

@@ -9,7 +9,8 @@ from peft_autoconfig.outcome import Outcome
 from peft_autoconfig.report.effects import FEWEST_TRIALS, choice_effects
 from peft_autoconfig.report.findings import Trial, read_findings
 from peft_autoconfig.report.progress import cost_of, failure_reasons, steps_of
-from peft_autoconfig.report.summary import headlines, trust_in
+from peft_autoconfig.report.repeats import Repeat, Scores
+from peft_autoconfig.report.summary import _not_told_apart, headlines, trust_in
 from peft_autoconfig.search import Search
 
 from .report_cases import FAILURE, SPACE, make_run
@@ -137,3 +138,26 @@ def test_the_headlines_name_what_holds_and_what_does_not(findings):
     assert "Larger, and not shown to be better: LoRA r = 8." in said[2].text
     (warning,) = [sentence for sentence in said if sentence.kind == "warning"]
     assert f"trial {findings.front[-1].number} did not hold" in warning.text
+
+
+def repeat(trial: int, num_params: int, *scores: float) -> Repeat:
+    return Repeat(
+        name=f"trial {trial}",
+        trial=trial,
+        num_params=num_params,
+        learning_rate=1e-3,
+        dev=Scores(scores),
+        test=Scores(scores),
+        seconds=1.0,
+    )
+
+
+def test_members_are_not_told_apart_by_less_than_their_noise():
+    best = repeat(3, 500, 0.90, 0.92)
+    near, far = repeat(1, 20, 0.88, 0.91), repeat(0, 10, 0.80, 0.82)
+    larger = repeat(4, 900, 0.90, 0.91)
+    (said,) = _not_told_apart(best, [far, near, best, larger])
+    assert "not told apart from it: trial 1 with 20 parameters." in said.text
+    assert _not_told_apart(best, [far, best]) == []
+    single = [repeat(n, n, 0.9) for n in (1, 2)]
+    assert _not_told_apart(single[1], single) == []
