@@ -88,6 +88,26 @@ def test_the_kind_of_task_is_inferred(tmp_path, suffix, labels, kind, names):
     assert task.metric.name == ("accuracy" if names else "pearson+spearman")
 
 
+@pytest.mark.parametrize("right", [["1", "0", "1"], [1, 0, 1], ["b", "c", "a"]])
+def test_the_right_choice_is_told_by_number_or_text(tmp_path, right):
+    rows = [
+        {"question": f"which {i}?", "choice1": "ac"[i % 3 == 1], "choice2": "bda"[i % 3]}
+        | {"label": right[i % 3]}
+        for i in range(30)
+    ]
+    rows = [row | {"choice1": "x"} if row["choice1"] == row["choice2"] else row for row in rows]
+    task = load_files_task(write(tmp_path / "train.jsonl", rows), kind="multiple-choice")
+    assert task.label_names == ("choice1", "choice2")
+    for texts, label in zip(task.train.texts, task.train.labels, strict=True):
+        assert label == (1, 0, 1)[int(texts[0][6:-1]) % 3]
+
+
+def test_a_right_choice_that_is_none_is_refused(tmp_path):
+    rows = [{"question": f"{i}?", "choice1": "a", "choice2": "b", "label": "c"} for i in range(9)]
+    with pytest.raises(TaskError, match="example 0: expected in 'label' the number of the right"):
+        load_files_task(write(tmp_path / "train.jsonl", rows), kind="multiple-choice")
+
+
 def test_whole_numbers_may_be_said_to_be_a_regression(tmp_path):
     train = write(tmp_path / "train.csv", labelled(range(30)))
     assert load(train, kind="regression").train.labels[:3] != ()

@@ -154,6 +154,13 @@ def test_logits_of_another_shape_are_refused():
         ({"metric": Metric(("pearson",))}, "does not fit a task of classification"),
         ({"metric": Metric(("f1",)), "kind": Classification(("a", "b", "c"))}, "use macro_f1"),
         ({"dev": Split((), ())}, "the dev split is empty"),
+        ({"dev": Split((("a",),), ("yes",))}, "dev split, example 0: expected a class id from 0"),
+        ({"dev": Split((("a",),), (True,))}, "expected a class id from 0 to 1, got True"),
+        ({"dev": Split((("a",),), (2,))}, "expected a class id from 0 to 1, got 2"),
+        (
+            {"kind": Regression(), "metric": Metric(("pearson",)), "dev": Split((("a",),), ("1",))},
+            "expected a finite number, got '1'",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, message):
