@@ -63,14 +63,30 @@ def patiently(
                 waited = f" for {patience:.0f} s" if is_passing else ""
                 raise SearchError(
                     f"Expected to read and write {place.where}, but it failed{waited}: "
-                    f"{text_of(error)}. See that the data base runs, that this machine reaches it "
-                    f"and that its disk has room; then run the same command again: what is "
+                    f"{text_of(error)}. {_advice(error)}; then run the same command again: what is "
                     f"finished is kept."
                 ) from error
             logger.warning("%s is out of reach (%s); trying again.", place.where, text_of(error))
+            if _is_crowded(error):
+                logger.warning("%s, or this worker waits until others train.", _advice(error))
         # Many workers that failed at once shall not all come back at once.
         time.sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, MAX_PAUSE_SECONDS)
+
+
+def _is_crowded(error: BaseException) -> bool:
+    """Returns whether a server has no connection left."""
+    return any(sign in text_of(error) for sign in ("too many clients", "slots are reserved"))
+
+
+def _advice(error: BaseException) -> str:
+    """Returns what to do about an error of a store, without the full stop."""
+    if _is_crowded(error):
+        return (
+            "Raise max_connections of the data base above the number of workers, or put a pooler "
+            "before it"
+        )
+    return "See that the data base runs, that this machine reaches it and that its disk has room"
 
 
 def text_of(error: BaseException) -> str:
