@@ -21,7 +21,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, Connection, Table, func, insert, or_, select, update
+from sqlalchemy import Connection, Table, func, insert, select, union_all, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .place import LockLost
@@ -36,6 +36,9 @@ _VALUES: Table = models.TrialValueModel.__table__
 _USER: Table = models.TrialUserAttributeModel.__table__
 _SYSTEM: Table = models.TrialSystemAttributeModel.__table__
 _FINITE = models.TrialValueModel.TrialValueType.FINITE
+
+# More trials than these are read as all since the first of them.
+_FEW = 500
 
 Attributes = Mapping[str, Any]
 
@@ -71,27 +74,32 @@ class TrialRows:
         with self._reading:
             last = self._last_id
             before = {t._trial_id: t for t in self.snapshot.of(*_UNFINISHED)}
-            heads = connection.execute(
-                select(
-                    _TRIALS.c.trial_id,
-                    _TRIALS.c.number,
-                    _TRIALS.c.state,
-                    _TRIALS.c.datetime_start,
-                    _TRIALS.c.datetime_complete,
-                )
-                .where(_TRIALS.c.study_id == self._study_id, _among(_TRIALS, last, [*before]))
-                .order_by(_TRIALS.c.trial_id)
-            ).all()
+            heads = self._heads(connection, last, [*before])
             same = [
                 h for h in heads if h.trial_id in before and before[h.trial_id].state == h.state
             ]
             alive = [before[head.trial_id] for head in same if head.state == TrialState.RUNNING]
             given = self._given_params(connection, [t._trial_id for t in alive if not t.params])
             as_before = {head.trial_id for head in same} - given
-            self._read_whole(connection, [h for h in heads if h.trial_id not in as_before], last)
+            self._read_whole(connection, [h for h in heads if h.trial_id not in as_before])
             if attributes:
                 self._read_attributes(connection, [t for t in alive if t._trial_id in as_before])
             self._last_id = max([last, *(head.trial_id for head in heads)])
+
+    def _heads(self, connection: Connection, last: int, ids: Sequence[int]) -> Sequence[Any]:
+        """Returns the rows of the trials after the last one, and of some others, by id."""
+        head = select(
+            _TRIALS.c.trial_id,
+            _TRIALS.c.number,
+            _TRIALS.c.state,
+            _TRIALS.c.datetime_start,
+            _TRIALS.c.datetime_complete,
+        )
+        new = head.where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id > last)
+        older = [trial_id for trial_id in ids if trial_id <= last]
+        # Two statements in one, as each of them finds an index.
+        both = union_all(new, head.where(_TRIALS.c.trial_id.in_(older))) if older else new
+        return sorted(connection.execute(both).all(), key=lambda row: row.trial_id)
 
     def _given_params(self, connection: Connection, ids: Sequence[int]) -> set[int]:
         """Returns those of some trials that have parameters by now."""
@@ -100,23 +108,21 @@ class TrialRows:
         statement = select(_PARAMS.c.trial_id).where(_PARAMS.c.trial_id.in_(ids)).distinct()
         return set(connection.scalars(statement))
 
-    def _read_whole(self, connection: Connection, heads: Sequence[Any], last: int) -> None:
+    def _read_whole(self, connection: Connection, heads: Sequence[Any]) -> None:
         """Reads trials that are new or have changed."""
         if not heads:
             return
-        ids = [head.trial_id for head in heads if head.trial_id <= last]
+        ids = [head.trial_id for head in heads]
         params: dict[int, dict[str, Any]] = defaultdict(dict)
         distributions: dict[int, dict[str, BaseDistribution]] = defaultdict(dict)
-        for row in self._of(connection, _PARAMS, last, ids, _PARAMS.c.param_id):
+        for row in self._of(connection, _PARAMS, ids, _PARAMS.c.param_id):
             distribution = _distribution(row.distribution_json)
             distributions[row.trial_id][row.param_name] = distribution
             params[row.trial_id][row.param_name] = distribution.to_external_repr(row.param_value)
         values: dict[int, list[float]] = defaultdict(list)
-        for row in self._of(connection, _VALUES, last, ids, _VALUES.c.objective):
+        for row in self._of(connection, _VALUES, ids, _VALUES.c.objective):
             values[row.trial_id].append(row.value)
-        user, system = (
-            _attributes(self._of(connection, table, last, ids)) for table in (_USER, _SYSTEM)
-        )
+        user, system = (_attributes(self._of(connection, table, ids)) for table in (_USER, _SYSTEM))
         for head in heads:
             self.snapshot.put(
                 FrozenTrial(
@@ -146,16 +152,15 @@ class TrialRows:
                     self._put(trial, user_attrs=now[trial._trial_id])
 
     def _of(
-        self, connection: Connection, table: Table, last: int, ids: Sequence[int], *order: Any
+        self, connection: Connection, table: Table, ids: Sequence[int], *order: Any
     ) -> Sequence[Any]:
-        """Returns the rows of a table that belong to new trials or to some older ones."""
-        statement = (
-            select(table)
-            .join(_TRIALS, _TRIALS.c.trial_id == table.c.trial_id)
-            .where(_TRIALS.c.study_id == self._study_id, _among(table, last, ids))
-            .order_by(*order)
-        )
-        return connection.execute(statement).all()
+        """Returns the rows of a table that belong to some trials, and maybe more."""
+        statement = select(table).order_by(*order)
+        if len(ids) <= _FEW:
+            return connection.execute(statement.where(table.c.trial_id.in_(ids))).all()
+        statement = statement.join(_TRIALS, _TRIALS.c.trial_id == table.c.trial_id)
+        since = _TRIALS.c.study_id == self._study_id, table.c.trial_id >= min(ids)
+        return connection.execute(statement.where(*since)).all()
 
     def add(
         self,
@@ -305,11 +310,6 @@ class TrialRows:
 
 
 _UNFINISHED = (TrialState.WAITING, TrialState.RUNNING)
-
-
-def _among(table: Table, last: int, ids: Sequence[int]) -> ColumnElement[bool]:
-    """Returns whether a row belongs to a trial after the last one, or to one of some others."""
-    return or_(table.c.trial_id > last, table.c.trial_id.in_(ids))
 
 
 def _attributes(rows: Sequence[Any]) -> dict[int, dict[str, Any]]:
