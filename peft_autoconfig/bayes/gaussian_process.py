@@ -2,8 +2,9 @@
 
 The model is BoTorch's `SingleTaskGP` with its defaults: one length scale per input under a prior
 that widens with the number of inputs (Hvarfner et al. 2024, arXiv 2402.02229), noise under a prior
-that expects little, a constant mean and a signal variance of 1. Written out here, because a search
-fits it anew for every proposal: gradients by hand cost a fraction of those through a graph.
+that expects little, a constant mean and, unless one is given, a prior deviation of 1. Written out
+here, because a search fits it anew for every proposal: gradients by hand cost a fraction of those
+through a graph.
 
 Plain torch and SciPy; imported by `surrogate`.
 """
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-__all__ = ["GaussianProcess", "cholesky", "fit", "matern", "rbf"]
+__all__ = ["Deviation", "GaussianProcess", "cholesky", "constant_deviation", "fit", "matern", "rbf"]
 
 logger = logging.getLogger(__name__)
+
+Deviation = Callable[[Tensor], Tensor]  # from points ``n x d`` to prior standard deviations ``n``
 
 JITTER = 1e-6  # added to variances of 1
 LENGTH_SCALE_DEVIATION = math.sqrt(3)  # of the prior of its logarithm
@@ -41,7 +44,7 @@ class GaussianProcess:
         factor: Lower Cholesky factor ``n x n`` of the noisy covariance of X.
         weights: ``n``, the solution of that covariance for the centred scores.
         kernel: Correlations ``n x m`` of points that were divided by the length scales.
-        variance: Prior variance of noise-free scores.
+        deviation: Prior standard deviation of noise-free scores.
     """
 
     X: Tensor
@@ -51,7 +54,7 @@ class GaussianProcess:
     factor: Tensor
     weights: Tensor
     kernel: Callable[[Tensor, Tensor], Tensor]
-    variance: float
+    deviation: Deviation
 
     @classmethod
     def condition(
@@ -63,7 +66,7 @@ class GaussianProcess:
         *,
         constant: float | None = None,
         kernel: Callable[[Tensor, Tensor], Tensor] | None = None,
-        variance: float = 1.0,
+        deviation: Deviation | None = None,
     ) -> "GaussianProcess":
         """Returns the process given noisy scores.
 
@@ -74,25 +77,26 @@ class GaussianProcess:
             noise: Variance of the noise.
             constant: The prior mean; None takes the most likely one.
             kernel: `rbf`, which None stands for, or `matern`.
-            variance: Prior variance of noise-free scores.
+            deviation: Prior standard deviation of noise-free scores; None stands for 1.
         """
-        kernel = kernel or rbf
-        covariance = variance * kernel(X / length_scales, X / length_scales)
+        kernel, deviation = kernel or rbf, deviation or constant_deviation(1.0)
+        covariance = _outer(deviation, X, X) * kernel(X / length_scales, X / length_scales)
         factor = cholesky(covariance + noise * torch.eye(len(X), dtype=X.dtype))
         if constant is None:
             constant, weights = _solve(factor, Y)
         else:
             weights = torch.cholesky_solve((Y - constant)[:, None], factor)[:, 0]
-        return cls(X, length_scales, noise, constant, factor, weights, kernel, variance)
+        return cls(X, length_scales, noise, constant, factor, weights, kernel, deviation)
 
     def covariance(self, X: Tensor, Z: Tensor) -> Tensor:
         """Returns prior covariances ``n x m`` of noise-free scores."""
-        return self.variance * self.kernel(X / self.length_scales, Z / self.length_scales)
+        correlations = self.kernel(X / self.length_scales, Z / self.length_scales)
+        return _outer(self.deviation, X, Z) * correlations
 
     def posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n`` and variances ``n`` of noise-free scores."""
         mean, explained = self._explain(X)
-        return mean, self.variance - explained.square().sum(dim=0)
+        return mean, self.deviation(X).square() - explained.square().sum(dim=0)
 
     def joint_posterior(self, X: Tensor) -> tuple[Tensor, Tensor]:
         """Returns means ``n`` and covariances ``n x n`` of noise-free scores."""
@@ -105,20 +109,30 @@ class GaussianProcess:
         return mean, torch.linalg.solve_triangular(self.factor, cross, upper=False)
 
 
-def fit(X: Tensor, Y: Tensor, *, maxiter: int) -> GaussianProcess:
+def fit(
+    X: Tensor, Y: Tensor, *, maxiter: int, deviation: Deviation | None = None
+) -> GaussianProcess:
     """Returns the process whose length scales and noise are the most probable.
 
     Args:
         X: ``n x d`` inputs, each about in [0, 1].
         Y: ``n`` scores, standardised. Where they are all alike, the priors' modes are taken.
         maxiter: Iterations of L-BFGS-B.
+        deviation: Prior standard deviation of noise-free scores; None stands for 1.
     """
+    deviation = deviation or constant_deviation(1.0)
+
+    def process(logs: NDArray[np.float64]) -> GaussianProcess:
+        scales = torch.from_numpy(logs[:-1]).exp()
+        return GaussianProcess.condition(X, Y, scales, math.exp(logs[-1]), deviation=deviation)
+
     modes = _prior_modes(X.shape[1])
     if len(Y) < 2 or float(Y.std()) == 0:
-        return _process(X, Y, modes)
+        return process(modes)
+    prior = _outer(deviation, X, X)
     bounds = [(math.log(SMALLEST[0]), None)] * X.shape[1] + [(math.log(SMALLEST[1]), None)]
     found = minimize(
-        lambda logs: _objective(logs, X, Y),
+        lambda logs: _objective(logs, X, Y, prior),
         np.maximum(modes, [low for low, _ in bounds]),
         jac=True,
         bounds=bounds,
@@ -127,8 +141,13 @@ def fit(X: Tensor, Y: Tensor, *, maxiter: int) -> GaussianProcess:
     )
     if not np.isfinite(found.x).all():
         logger.warning("the surrogate's fit failed (%s); its prior is used instead", found.message)
-        return _process(X, Y, modes)
-    return _process(X, Y, found.x)
+        return process(modes)
+    return process(found.x)
+
+
+def constant_deviation(value: float) -> Deviation:
+    """Returns the prior deviation that is the same everywhere."""
+    return lambda X: X.new_full((len(X),), value)
 
 
 def cholesky(covariance: Tensor) -> Tensor:
@@ -148,17 +167,18 @@ def cholesky(covariance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _objective(
-    logs: NDArray[np.float64], X: Tensor, Y: Tensor
+    logs: NDArray[np.float64], X: Tensor, Y: Tensor, prior: Tensor
 ) -> tuple[float, NDArray[np.float64]]:
     """Returns the negative log posterior per point, and its gradient.
 
-    With A the noisy covariance and M = A^-1 - a a^T for a = A^-1 (Y - c), the likelihood's gradient
-    is tr(M dA) / 2. For the log of a length scale dA is K times squared scaled distances, whose sum
-    against W = M K needs no ``n x n x d`` array. At the best c its own gradient is 0.
+    `prior` holds the products ``n x n`` of the points' prior deviations. With A the noisy
+    covariance and M = A^-1 - a a^T for a = A^-1 (Y - c), the likelihood's gradient is tr(M dA) / 2.
+    For the log of a length scale dA is K times squared scaled distances, whose sum against W = M K
+    needs no ``n x n x d`` array. At the best c its own gradient is 0.
     """
     n = len(X)
     scaled, noise = X / torch.from_numpy(logs[:-1]).exp(), math.exp(logs[-1])
-    kernel = rbf(scaled, scaled)
+    kernel = prior * rbf(scaled, scaled)
     factor = cholesky(kernel + noise * torch.eye(n, dtype=X.dtype))
     constant, weights = _solve(factor, Y)
     misfit = 0.5 * float((Y - constant) @ weights)
@@ -172,10 +192,6 @@ def _objective(
     value += float((logs + 0.5 * distance**2).sum())
     gradient += 1 + distance / deviations
     return value / n, gradient / n
-
-
-def _process(X: Tensor, Y: Tensor, logs: NDArray[np.float64]) -> GaussianProcess:
-    return GaussianProcess.condition(X, Y, torch.from_numpy(logs[:-1]).exp(), math.exp(logs[-1]))
 
 
 def _solve(factor: Tensor, Y: Tensor) -> tuple[float, Tensor]:
@@ -194,6 +210,10 @@ def matern(X: Tensor, Z: Tensor) -> Tensor:
     """Returns Matérn correlations of smoothness 5/2, ``n x m``, of inputs scaled already."""
     distances = (5 * _squared_distances(X, Z)).sqrt()
     return (1 + distances + distances.square() / 3) * torch.exp(-distances)
+
+
+def _outer(deviation: Deviation, X: Tensor, Z: Tensor) -> Tensor:
+    return deviation(X)[:, None] * deviation(Z)
 
 
 def _squared_distances(X: Tensor, Z: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Lattice:
         max_cost: Cost of the dearest point: the reference against which area is measured.
         interchangeable: The dimensions between which values may be swapped, such as the layers of
             a mask; a swap often keeps the cost where a single change would not.
+        cost_input: The model input that is the cost scaled to [0, 1]; None if there is none.
     """
 
     num_levels: tuple[int, ...]
@@ -31,6 +32,7 @@ class Lattice:
     inputs: Callable[[Tensor], Tensor]
     max_cost: float
     interchangeable: range = range(0)
+    cost_input: int | None = None
 
     def neighbors(
         self, X: Tensor, *, limit: int | None = None, generator: torch.Generator | None = None

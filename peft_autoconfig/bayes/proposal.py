@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from .acquisition import LogNoisyEHVI
+from .gaussian_process import Deviation
 from .lattice import Lattice, distinct
 from .pareto import is_non_dominated
 from .surrogate import fit_surrogate
 
-__all__ = ["Knowledge", "propose"]
+__all__ = ["Knowledge", "prior_deviation", "propose"]
 
 NUM_SAMPLES = 16  # draws of the front
 NUM_RESTARTS = 8  # points that the local search carries along
@@ -21,6 +22,8 @@ MAX_STEPS = 10
 MAX_MOVES = 2000  # looked at in one step, at random where there are more: all up to 24 layers
 MAX_NEIGHBORS = 500  # of the front's points, at random where there are more
 FLOOR_QUANTILE = 0.25
+NARROW, WIDE = 12, 48  # scores from which and up to which the cheap are expected to differ less
+NARROWEST = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,11 @@ def propose(
     """
     baseline = distinct(torch.cat([known.train_X, known.X_pending]))
     costs = lattice.cost(baseline)
-    surrogate = fit_surrogate(lattice.inputs(known.train_X), known.train_Y)
+    surrogate = fit_surrogate(
+        lattice.inputs(known.train_X),
+        known.train_Y,
+        deviation=prior_deviation(lattice.cost_input, len(known.train_Y)),
+    )
     mean, _ = surrogate.posterior(lattice.inputs(baseline))
     reference = (surrogate.standardize(float(mean.quantile(FLOOR_QUANTILE))), lattice.max_cost)
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
@@ -69,6 +76,25 @@ def propose(
     near = lattice.neighbors(front, limit=MAX_NEIGHBORS, generator=generator)
     starts = lattice.unseen(torch.cat([candidates, near]), known.seen)
     return _climb(acquisition, lattice, starts, known.seen, generator)
+
+
+def prior_deviation(cost_input: int | None, num_scores: int) -> Deviation | None:
+    """Returns how far scores are expected to spread, by cost; None for the same everywhere.
+
+    With next to no parameters every configuration is close to the frozen base, so the cheap differ
+    less than the dear. While scores are few, a model that does not know this has many of the
+    cheapest tried. From the 12th score to the 48th the assumption is given up by degrees: held for
+    good it keeps the search from good cheap configurations (benchmarks/LOG.md).
+
+    Args:
+        cost_input: The model input that is the cost, scaled to [0, 1]; None if there is none.
+        num_scores: Scores so far.
+    """
+    progress = max(0.0, (num_scores - NARROW) / (WIDE - NARROW))
+    cheapest = NARROWEST + (1 - NARROWEST) * progress
+    if cost_input is None or cheapest >= 1:
+        return None
+    return lambda X: cheapest + (1 - cheapest) * X[:, cost_input].clamp(0, 1)
 
 
 def _climb(

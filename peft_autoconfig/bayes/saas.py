@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .gaussian_process import GaussianProcess, matern
+from .gaussian_process import GaussianProcess, constant_deviation, matern
 
 __all__ = ["Inference", "fit_saas"]
 
@@ -77,7 +77,7 @@ def fit_saas(
             SMALLEST_NOISE + float(found["noise"][i]),
             constant=float(found["mean"][i]),
             kernel=matern,
-            variance=float(found["variance"][i]),
+            deviation=constant_deviation(float(found["variance"][i].sqrt())),
         )
         for i in range(0, len(scales), inference.thinning)
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .gaussian_process import JITTER, GaussianProcess, cholesky, fit
+from .gaussian_process import JITTER, Deviation, GaussianProcess, cholesky, fit
 
 __all__ = ["Fantasies", "Surrogate", "fit_surrogate"]
 
@@ -40,7 +40,7 @@ class Fantasies:
         cross = self._model.covariance(self._baseline, X)
         mean = self._model.constant + cross.T @ self._weights
         explained = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        variance = self._model.variance - explained.square().sum(dim=0)
+        variance = self._model.deviation(X).square() - explained.square().sum(dim=0)
         return mean, variance.clamp_min(JITTER).sqrt()[:, None]
 
 
@@ -87,7 +87,9 @@ class Surrogate:
         return Fantasies(values, self.model, X, factor, weights)
 
 
-def fit_surrogate(train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50) -> Surrogate:
+def fit_surrogate(
+    train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50, deviation: Deviation | None = None
+) -> Surrogate:
     """Returns a Gaussian process of the score, fitted by maximum a posteriori.
 
     Where the scores are constant, or so large that they overflow, it has learned nothing.
@@ -96,6 +98,7 @@ def fit_surrogate(train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50) -> Sur
         train_X: ``n x d`` inputs, each about in [0, 1].
         train_Y: ``n`` finite scores.
         maxiter: Iterations of the fit. 50 costs a tenth of a fit to the end at the same accuracy.
+        deviation: Prior standard deviation of a score, in units of that of `train_Y`; None for 1.
     """
     train_Y = train_Y.clamp_min(_lowest_credible(train_Y))
     spread = float(train_Y.std()) if len(train_Y) > 1 else 0.0
@@ -103,7 +106,8 @@ def fit_surrogate(train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50) -> Sur
     standardized = (train_Y - location) / scale
     if not 1e-12 < spread < math.inf:
         scale, standardized = 1.0, torch.zeros_like(train_Y)
-    return Surrogate(fit(train_X, standardized, maxiter=maxiter), location, scale)
+    model = fit(train_X, standardized, maxiter=maxiter, deviation=deviation)
+    return Surrogate(model, location, scale)
 
 
 def _lowest_credible(Y: Tensor) -> float:

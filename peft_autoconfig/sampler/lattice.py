@@ -39,7 +39,14 @@ def lattice_of(space: SearchSpace) -> Lattice:
         return torch.cat([X, scaled[:, None], share[:, None], present.to(X)], dim=1)
 
     levels = tuple(len(choices) for choices in space.dimensions.values())
-    return Lattice(levels, cost, inputs, max_cost=float(dearest), interchangeable=layers)
+    return Lattice(
+        levels,
+        cost,
+        inputs,
+        max_cost=float(dearest),
+        interchangeable=layers,
+        cost_input=len(levels),
+    )
 
 
 def tensor_of(points: list[NDArray[np.float64]], space: SearchSpace) -> Tensor:

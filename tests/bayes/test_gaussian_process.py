@@ -18,15 +18,21 @@ def data(n=20, d=4, seed=0):
     return X, (Y - Y.mean()) / Y.std()
 
 
-def test_posterior_is_that_of_the_textbook():
+def rising(X):
+    return 0.2 + X[:, 2]
+
+
+@pytest.mark.parametrize("deviation", [None, rising])
+def test_posterior_is_that_of_the_textbook(deviation):
     X, Y = data()
     fresh, _ = data(5, seed=1)
     scales, noise = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64), 0.03
-    process = GaussianProcess.condition(X, Y, scales, noise)
+    process = GaussianProcess.condition(X, Y, scales, noise, deviation=deviation)
 
     def kernel(A, B):
         differences = (A[:, None] - B[None]).numpy() / scales.numpy()
-        return np.exp(-0.5 * (differences**2).sum(axis=-1))
+        spread = np.outer(rising(A), rising(B)) if deviation else 1
+        return spread * np.exp(-0.5 * (differences**2).sum(axis=-1))
 
     inverse = np.linalg.inv(kernel(X, X) + noise * np.eye(20))
     ones, y = np.ones(20), Y.numpy()
@@ -40,13 +46,16 @@ def test_posterior_is_that_of_the_textbook():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradient_against_finite_differences(seed):
+@pytest.mark.parametrize("rises", [False, True])
+def test_gradient_against_finite_differences(seed, rises):
     X, Y = data(seed=seed)
+    spread = rising(X) if rises else torch.ones(len(X), dtype=X.dtype)
+    prior = spread[:, None] * spread
     logs = np.random.default_rng(seed).normal(size=5)
-    _, gradient = module._objective(logs, X, Y)
+    _, gradient = module._objective(logs, X, Y, prior)
     for i in range(5):
         step = 1e-5 * np.eye(5)[i]
-        above, below = (module._objective(logs + s, X, Y)[0] for s in (step, -step))
+        above, below = (module._objective(logs + s, X, Y, prior)[0] for s in (step, -step))
         assert gradient[i] == pytest.approx((above - below) / 2e-5, rel=1e-4, abs=1e-8)
 
 
@@ -57,6 +66,7 @@ def test_it_is_botorchs_model_fitted_at_least_as_well():
 
     X, Y = data(30)
     fresh, _ = data(8, seed=1)
+    ones = torch.ones(30, 30, dtype=torch.float64)
     theirs = botorch.SingleTaskGP(X, Y[:, None], outcome_transform=None)
     mll = fit_gpytorch_mll(ExactMarginalLogLikelihood(theirs.likelihood, theirs))
     kernel, likelihood = theirs.covar_module, theirs.likelihood
@@ -67,10 +77,10 @@ def test_it_is_botorchs_model_fitted_at_least_as_well():
     priors = [kernel.lengthscale_prior, likelihood.noise_covar.noise_prior]
     lost = sum(0.5 * math.log(2 * math.pi) + math.log(float(prior.scale)) for prior in priors[1:])
     lost += 4 * (0.5 * math.log(2 * math.pi) + math.log(float(priors[0].scale)))
-    assert module._objective(logs, X, Y)[0] == pytest.approx(value - lost / 30, abs=1e-4)
+    assert module._objective(logs, X, Y, ones)[0] == pytest.approx(value - lost / 30, abs=1e-4)
     ours = fit(X, Y, maxiter=200)
     found = np.append(ours.length_scales.log().numpy(), math.log(ours.noise))
-    assert module._objective(found, X, Y)[0] <= module._objective(logs, X, Y)[0] + 1e-6
+    assert module._objective(found, X, Y, ones)[0] <= module._objective(logs, X, Y, ones)[0] + 1e-6
     theirs.eval()
     at_theirs = GaussianProcess.condition(X, Y, scales, likelihood.noise.item())
     posterior = theirs(fresh)

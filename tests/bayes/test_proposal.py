@@ -7,7 +7,7 @@ import torch
 
 from peft_autoconfig.bayes.lattice import Lattice
 from peft_autoconfig.bayes.pareto import is_non_dominated
-from peft_autoconfig.bayes.proposal import Knowledge, propose
+from peft_autoconfig.bayes.proposal import Knowledge, prior_deviation, propose
 
 LEVELS = (5, 2, 2, 2)
 
@@ -105,3 +105,12 @@ def test_same_generator_same_point():
 def test_nothing_left_is_an_error():
     with pytest.raises(ValueError, match="has not been seen"):
         propose(LATTICE, known(ALLOWED), ALLOWED, generator())
+
+
+def test_the_cheap_are_expected_to_differ_less_until_there_are_many_scores():
+    inputs = torch.tensor([[9.0, 0.0], [9.0, 0.5], [9.0, 1.0]], dtype=torch.float64)
+    assert prior_deviation(1, 12)(inputs).tolist() == pytest.approx([0.1, 0.55, 1.0])
+    assert prior_deviation(1, 3)(inputs).tolist() == pytest.approx([0.1, 0.55, 1.0])
+    assert prior_deviation(1, 30)(inputs).tolist() == pytest.approx([0.55, 0.775, 1.0])
+    assert prior_deviation(1, 48) is None
+    assert prior_deviation(None, 12) is None

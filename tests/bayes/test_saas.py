@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Gamma, HalfCauchy, MultivariateNormal, Normal
 
-from peft_autoconfig.bayes.gaussian_process import GaussianProcess, matern
+from peft_autoconfig.bayes.gaussian_process import GaussianProcess, constant_deviation, matern
 from peft_autoconfig.bayes.saas import SMALLEST_NOISE, Inference, saas_model
 from peft_autoconfig.errors import ConfigError
 
@@ -63,7 +63,13 @@ def test_a_process_with_matern_kernel_variance_and_mean_is_that_of_the_textbook(
     X, Y = data()
     scales = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     process = GaussianProcess.condition(
-        X[:5], Y[:5], scales, 0.1, constant=0.3, kernel=matern, variance=2.5
+        X[:5],
+        Y[:5],
+        scales,
+        0.1,
+        constant=0.3,
+        kernel=matern,
+        deviation=constant_deviation(2.5**0.5),
     )
     distances = 5**0.5 * torch.cdist(X / scales, X / scales)
     K = 2.5 * (1 + distances + distances.square() / 3) * torch.exp(-distances)
