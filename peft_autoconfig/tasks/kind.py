@@ -132,6 +132,10 @@ class Kind(ABC):
             TaskError: If the tokenizer cannot serve the kind or that length.
         """
 
+    def labels(self, split: Split, examples: Sequence[Example]) -> Sequence[Any]:
+        """Returns what `evaluate` compares each of the tokenised examples of a split with."""
+        return split.labels
+
     def length(self, example: Example) -> int:
         """Returns the tokens that an example costs."""
         return len(example["input_ids"])

@@ -184,6 +184,10 @@ class LanguageModelling(_Causal):
             raise TaskError("expected texts of at least two tokens, got none")
         return examples
 
+    def labels(self, split: Split, examples: Sequence[Example]) -> Sequence[Any]:
+        # a text may have become several examples
+        return [example["labels"] for example in examples]
+
 
 @final
 @dataclass(frozen=True)

@@ -233,8 +233,7 @@ class Training:
         return self.task.evaluate(outputs, labels)
 
     def _labels(self, split: SplitName) -> Sequence[Any]:
-        labels: Sequence[Any] = getattr(self.task, split).labels
-        return labels
+        return self.task.kind.labels(getattr(self.task, split), self._examples(split))
 
     def _at_rungs(self, report: Report) -> Observer:
         """Returns an observer that evaluates at each rung and reports it."""

@@ -129,6 +129,18 @@ def test_padding_changes_no_outcome_of_a_decoder(request, tmp_path, name):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
 
 
+def test_a_part_of_long_texts_is_evaluated_too(request):
+    plan = TrainingPlan(max_steps=1, max_length=4)
+    training = training_of(request, "tiny_decoder", "language-modelling", plan)
+    model = training.pretrained.fresh(CONFIG, seed=0)
+    num_examples = len(training._examples("dev"))
+    assert num_examples > len(training.task.dev)
+    parts = [training.evaluate(model, "dev", rows=rows) for rows in ([0], [num_examples - 1])]
+    whole = training.evaluate(model, "dev", rows=range(num_examples))
+    assert whole == training.evaluate(model, "dev")
+    assert parts[0].loss != parts[1].loss
+
+
 def test_full_fine_tuning_of_a_decoder_counts_every_weight(request):
     training = training_of(request, "tiny_decoder", "language-modelling")
     model = training.train(FULL_FINE_TUNING, learning_rate=1e-3, seed=0)
