@@ -10,7 +10,6 @@ Interrupt it as you like: the same command goes on where it was.
 """
 
 import argparse
-import signal
 import sys
 
 from peft_autoconfig.errors import AutoConfigError
@@ -19,6 +18,7 @@ from peft_autoconfig.front.view import TableView
 from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.search.live import LiveView, describe, quieten
 from peft_autoconfig.tasks import task_names
+from peft_autoconfig_cli.interruption import heed_interruptions
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,8 +89,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # machines that may be taken away say so first
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # also of machines that may be taken away, which say so first
+    heed_interruptions()
     try:
         main()
     except AutoConfigError as error:

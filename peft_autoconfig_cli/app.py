@@ -3,12 +3,12 @@
 Importing this module imports typer and nothing heavy; each command imports its work when it runs.
 """
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .interruption import heed_interruptions
 from .options import DATA, RECIPE, TRAINING, Given, takes
 from .output import AsJson, reports_errors
 
@@ -297,5 +297,5 @@ def compare(
 
 def main() -> None:
     """Runs the command line; a request to terminate interrupts as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heed_interruptions()
     app()
