@@ -76,7 +76,7 @@ class TrialStore:
         self.session = StudySession(place, sampler, identity, missed)
         self._study = self.session.study
         self.desk = Desk(place.study_name, self._study.directions, sampler)
-        self._pulse = Pulse(self.session.beat, missed)
+        self._pulse = Pulse(self._token, self.session.beat, missed)
         self._looked = -math.inf
 
     @property

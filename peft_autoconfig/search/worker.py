@@ -1,11 +1,11 @@
 """Who works on a trial, whether that worker still lives, and the sign of life it gives.
 
-A running trial carries its owner: host, process id and the start of that process. On the same host
-(the same boot of it, and the same container) the operating system knows whether the owner lives.
-From elsewhere only the beat tells, a number that the owner keeps raising; what counts is how long
-an observer has not seen it change, by the observer's own steady clock, so that clocks that jump or
-disagree kill nobody. While the store is out of reach nobody can raise it, so that this time does
-not count.
+A running trial carries its owner: host, process id, the start of that process, and the session of
+the search in it. On the same host (the same boot of it, and the same container) the operating
+system knows if the owner died; inside of the same process it is known which session holds what.
+Otherwise the beat tells, a number that the owner keeps raising; what counts is how long an observer
+has not seen it change, by the observer's own steady clock, so that clocks that jump or disagree
+kill nobody. While the store is out of reach nobody can raise it, so that this time does not count.
 
 Imports nothing of ours; imported by `store`.
 """
@@ -69,6 +69,11 @@ def _lives(owner: dict[str, Any]) -> bool:
         return False
 
 
+# The trials that this process works on: session and number. A process that was forked works on none
+# of them, and its id tells so.
+_held_here: set[tuple[str, int]] = set()
+
+
 class Observer:
     """Judges whether the owners of running trials are lost."""
 
@@ -87,7 +92,10 @@ class Observer:
         if owner is None:
             return "its worker died before it began"
         if owner.get("place") == _place():
-            return None if _lives(owner) else f"its worker, process {owner['pid']}, died"
+            if not _lives(owner):
+                return f"its worker, process {owner['pid']}, died"
+            if owner["pid"] == os.getpid():
+                return None if (owner.get("session"), trial) in _held_here else "interrupted"
         last, since = self._changed.get(trial, (None, 0.0))
         if last != (owner, beat):
             self._changed[trial] = ((owner, beat), self._clock())
@@ -106,13 +114,18 @@ class Pulse:
     """Gives the sign of life of this process for the trials that it holds, from a thread.
 
     Args:
+        session: What tells the search that holds them from others, also in this process.
         beat: Stores a beat; called with the number of the trial and the beat.
         missed: Called when a beat could not be stored.
     """
 
     def __init__(
-        self, beat: Callable[[int, int], None], missed: Callable[[], None] = lambda: None
+        self,
+        session: str,
+        beat: Callable[[int, int], None],
+        missed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._session = session
         self._beat = beat
         self._missed = missed
         self._beats: dict[int, int] = {}
@@ -126,7 +139,9 @@ class Pulse:
         """Begins to beat for a trial."""
         with self._changed:
             self._beats[trial] = 0
-            if self._thread is None:
+            _held_here.add((self._session, trial))
+            # a fork leaves the thread behind
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
                 self._thread.start()
 
@@ -134,6 +149,7 @@ class Pulse:
         """Ends the beat for a trial; the thread ends with the last one."""
         with self._changed:
             self._beats.pop(trial, None)
+            _held_here.discard((self._session, trial))
             self._changed.notify()
 
     def _run(self) -> None:

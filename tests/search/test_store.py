@@ -292,3 +292,13 @@ def test_a_trial_gives_signs_of_life(folder, monkeypatch):
 def test_no_such_trial(folder):
     with pytest.raises(SearchError, match="no trial 3"):
         open_search(folder).hand_back(3)
+
+
+def test_a_trial_that_was_given_up_comes_again_in_the_same_process(folder):
+    """As in a notebook, where the next search is another object and the process lives on."""
+    first, second = open_search(folder), open_search(folder)
+    taken, kept = first.ask(), first.ask()
+    first._store._pulse.release(taken.number)  # as where the store fails while it is handed back
+    assert points([second.ask()]) == points([taken])
+    assert second.trials[taken.number].reason == "interrupted"
+    assert second.trials[kept.number].state == "RUNNING"

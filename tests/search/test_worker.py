@@ -34,6 +34,25 @@ def test_a_process_on_this_host_lives_until_it_dies(sleeper):
     assert "died" in observer.verdict(0, owner, 0)
 
 
+def test_a_process_that_lives_on_without_a_sign_of_life_is_lost(sleeper):
+    """Its search was given up, as in a notebook that stays open."""
+    now = 0.0
+    observer, owner = Observer(clock=lambda: now), owner_of(sleeper)
+    assert observer.verdict(0, owner, 1) is None
+    now += GRACE_SECONDS
+    assert "no sign of life" in observer.verdict(0, owner, 1)
+
+
+def test_inside_of_a_process_it_is_known_who_holds_what():
+    pulse = Pulse("mine", lambda trial, beat: None)
+    mine, other = (this_process() | {"session": name} for name in ("mine", "other"))
+    pulse.hold(3)
+    assert Observer().verdict(3, mine, 0) is None
+    assert Observer().verdict(4, mine, 0) == Observer().verdict(3, other, 0) == "interrupted"
+    pulse.release(3)
+    assert Observer().verdict(3, mine, 0) == "interrupted"
+
+
 def test_another_process_with_the_same_id_is_not_the_owner(sleeper):
     owner = owner_of(sleeper)
     owner["started"] -= 3600
@@ -89,7 +108,7 @@ def test_a_pulse_beats_for_what_is_held(monkeypatch):
         if len(beats) == 1:
             raise OSError("the store is out of reach")
 
-    pulse = Pulse(beat, lambda: missed.append(len(beats)))
+    pulse = Pulse("mine", beat, lambda: missed.append(len(beats)))
     pulse.hold(3)
     while len(beats) < 3:
         time.sleep(0.01)
@@ -101,6 +120,7 @@ def test_a_pulse_beats_for_what_is_held(monkeypatch):
     thread.join(timeout=10)
     assert not thread.is_alive()
     assert 3 not in pulse
+    pulse._thread = thread  # as a fork leaves it
     pulse.hold(4)  # and it can begin anew
     while beats[-1][0] != 4:
         time.sleep(0.01)
