@@ -20,8 +20,8 @@ import optuna
 
 from benchmarks.stress.run import write
 from peft_autoconfig.search import Search
-from tests.stress.fleet import SPACE, scored
 from tests.stress.postgres import Server
+from tests.stress.worker import SPACE, scored
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 
