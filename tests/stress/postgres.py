@@ -93,14 +93,14 @@ class Server:
         command = [str(programs / program), *arguments]
         if os.geteuid() == 0:
             command = ["runuser", "-u", "postgres", "--", *command]
-        with (self.folder.parent / f"{self.folder.name}.out").open("w+") as output:
-            # to a file: the server would hold a pipe open for as long as it lives
+        # to a file: the server would hold a pipe open for as long as it lives; and to one on
+        # another disk than the server's, which may be full
+        with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 command, stdout=output, stderr=subprocess.STDOUT, cwd="/", check=False
             )
             output.seek(0)
             text = output.read().strip()
-        Path(output.name).unlink()
         if check and done.returncode:
             raise RuntimeError(f"{program} failed: {text}")
         return text
