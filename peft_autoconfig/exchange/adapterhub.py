@@ -79,13 +79,15 @@ def from_adapterhub(
 def _read_record(folder: Path) -> dict[str, Any]:
     file = folder / "adapter_config.json"
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("it is not a regular file")  # a pipe would never end
         record = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(
             f"Expected a folder as `save_adapter` of AdapterHub's library writes it, but "
             f"{file} cannot be read: {error}."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not JSON: {error}. Get the adapter anew.") from error
     if not isinstance(record, dict) or not isinstance(record.get("name"), str):
         found = sorted(record) if isinstance(record, dict) else type(record).__name__

@@ -1,16 +1,22 @@
 """One adapter: trained with one configuration, or loaded and met with a split again.
 
-Imports `errors`, `comparison`, `training`, `tasks` and `tuner`; imported by the command line.
+Imports `errors`, `run`, `comparison`, `training`, `tasks` and `tuner`; imported by the command
+line.
 """
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from peft import PeftModel
+from peft.utils import CONFIG_NAME
+from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import ConfigError, RunError
+from ..run.hub import fetch, is_repository
+from ..run.json_file import damaged, read_json
 from ..tasks import Evaluation
 from ..training import Training
 from ..training.pretrained import Method
@@ -18,6 +24,11 @@ from ..training.training import SplitName
 from .comparison import save_adapter
 
 __all__ = ["TrainedAdapter", "evaluate_adapter", "load_adapter", "train_adapter"]
+
+# Of a message by others, which may repeat what is in the adapter.
+MAX_CHARACTERS = 1000
+# What PEFT raises for a configuration with values that none of its own has.
+_OF_STRANGE_VALUES = (ArithmeticError, AttributeError, LookupError, SafetensorError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -76,16 +87,33 @@ def load_adapter(training: Training, adapter: str) -> nn.Module:
 
     Raises:
         ConfigError: There is no such adapter, or it does not fit the model.
+        RunError: Its configuration is damaged.
     """
     model = copy.deepcopy(training.pretrained.model)
+    _refuse_strange_file(_config_file(adapter))
     try:
-        loaded = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, RuntimeError) as error:
+        # sizes that the configuration only claims take no memory
+        loaded = PeftModel.from_pretrained(model, adapter, low_cpu_mem_usage=True)
+    except (OSError, ValueError, RuntimeError, *_OF_STRANGE_VALUES) as error:
         raise ConfigError(
             f"Expected a folder or Hub repository with an adapter for {training.model}, got "
-            f"{adapter!r}: {' '.join(str(error).split())}"
+            f"{adapter!r}: {' '.join(str(error).split())[:MAX_CHARACTERS]}"
         ) from error
     return loaded.to(training.accelerator.device)
+
+
+def _config_file(adapter: str) -> Path:
+    """Returns where the configuration is, or would be."""
+    if is_repository(adapter):
+        with suppress(RunError):  # PEFT says it better, with the model that it is for
+            return fetch(adapter, CONFIG_NAME)
+    return Path(adapter, CONFIG_NAME)
+
+
+def _refuse_strange_file(config: Path) -> None:
+    """Makes sure that a configuration is a file of JSON, of sane size and depth, if it is here."""
+    if config.exists() and not isinstance(read_json(config), dict):
+        raise damaged(config, "it must hold an object")
 
 
 def evaluate_adapter(training: Training, adapter: str, split: SplitName = "test") -> Evaluation:
