@@ -28,7 +28,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from ..errors import ConfigError, HubError, RunError
 from ..report.findings import Findings, read_findings
 from ..run.folder import FORMAT, read_front, select_member
-from ..run.json_file import read_json
+from ..run.json_file import damaged, read_json, refuse_link
 from ..search.trial import TrialRecord, front_member
 from .card import model_card
 
@@ -177,11 +177,17 @@ def _files(
 
 
 def _adapter(findings: Findings, member: TrialRecord, name: str) -> Path:
-    return findings.folder.adapter_folder(member.number) / name
+    file = findings.folder.adapter_folder(member.number) / name
+    for place in (file.parent, file):
+        refuse_link(place)  # what it leads to may be anything, and would be uploaded
+    return file
 
 
 def _adapter_config(findings: Findings, member: TrialRecord, base_model: str) -> dict[str, Any]:
-    config: dict[str, Any] = read_json(_adapter(findings, member, CONFIG))
+    file = _adapter(findings, member, CONFIG)
+    config = read_json(file)
+    if not isinstance(config, dict):
+        raise damaged(file, "it must hold an object")
     return config | {"base_model_name_or_path": base_model}
 
 
