@@ -8,6 +8,7 @@ Imports `errors` (through `run`), `run` and `search`; imported by `findings`.
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +157,17 @@ def _fields(method: str) -> dict[str, Any]:
 def _check(file: Path, entry: dict[str, Any]) -> None:
     numbers = {"learning_rate", "num_params", "dev", "seconds", "test"}
     good = isinstance(entry.get("method"), str) and all(
-        isinstance(entry.get(name), int | float) or (name == "test" and entry.get(name) is None)
+        _is_number(entry.get(name)) or (name == "test" and entry.get(name) is None)
         for name in numbers
     )
     if not good:
         raise damaged(file, "an evaluation in it lacks its method, counts or scores")
+
+
+def _is_number(value: Any) -> bool:
+    # also of an int that is too large for a float
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max
+    )

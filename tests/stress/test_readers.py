@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from peft_autoconfig.errors import ConfigError, RunError
 from peft_autoconfig.recipe import Recipe, read_recipe_file
+from peft_autoconfig.report.repeats import read_repeats
 from peft_autoconfig.run import hub
 from peft_autoconfig.run.folder import CONFIG_FIELDS, FORMAT, RunFolder, read_front, select_member
 from peft_autoconfig.run.json_file import MAX_JSON_BYTES, write_json
@@ -96,6 +97,36 @@ def test_deep_and_endless_values(tmp_path, name, text):
     read = {"front.json": read_front, "search.json": Search.open, "recipe.json": Recipe.of_run}
     with pytest.raises(RunError, match="is damaged"):
         read[name](tmp_path)
+
+
+# --- the comparison -------------------------------------------------------------------------------
+
+EVALUATION = {
+    "method": '{"peft_type": "LORA", "r": 8}',
+    "learning_rate": 0.001,
+    "seed": 1,
+    "num_params": 10,
+    "dev": 0.5,
+    "loss": None,
+    "test": 0.5,
+    "seconds": 1.0,
+}
+
+
+@fuzzed
+@given(st.one_of(anything, st.lists(near(EVALUATION), max_size=3)))
+def test_values_as_a_comparison(tmp_path, evaluations):
+    dump(tmp_path / "comparison.json", {"format": 1, "about": {}, "evaluations": evaluations})
+    repeats = either_way(lambda: read_repeats(tmp_path / "comparison.json", []))
+    for repeat in repeats or ():
+        assert repeat.test.mean + (repeat.test.deviation or 0.0) is not None
+
+
+def test_numbers_beyond_all_scores_are_refused(tmp_path):
+    entry = EVALUATION | {"test": 10**400}
+    dump(tmp_path / "comparison.json", {"evaluations": [entry]})
+    with pytest.raises(RunError, match="lacks its method, counts or scores"):
+        read_repeats(tmp_path / "comparison.json", [])
 
 
 # --- whose search it is ---------------------------------------------------------------------------
