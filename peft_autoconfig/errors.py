@@ -7,6 +7,7 @@
     ├── RunError (RuntimeError)         a run folder that is unusable, foreign or of another search
     ├── SearchError (RuntimeError)      a search that cannot start, go on or give what was asked
     ├── TrainingError (RuntimeError)    a training that came to nothing; in a search, a failed trial
+    ├── WorkerError (RuntimeError)      a process that can train no more; no fault of its trial
     └── HubError (RuntimeError)         the Hub refuses, or cannot be reached after several attempts
 
 Imports nothing; imported by everything.
@@ -21,6 +22,7 @@ __all__ = [
     "SearchError",
     "TaskError",
     "TrainingError",
+    "WorkerError",
 ]
 
 
@@ -54,3 +56,7 @@ class SearchError(AutoConfigError, RuntimeError):
 
 class TrainingError(AutoConfigError, RuntimeError):
     """A training came to nothing; in a search it is a failed trial, not the end."""
+
+
+class WorkerError(AutoConfigError, RuntimeError):
+    """A process can train no more; its trial is handed back, as it is not at fault."""

@@ -29,7 +29,7 @@ ALLOWED = {
     "sampler": {"errors", "space", "bayes"},
     "tasks": {"errors"},
     # Not the search: it knows an objective as a callable.
-    "training": {"errors", "outcome", "tuner", "tasks"},
+    "training": {"errors", "outcome", "run", "tuner", "tasks"},
     "search": {"errors", "outcome", "run", "tuner", "space", "sampler"},
     "front": {"errors", "run", "tuner", "tasks", "training", "search"},
     # It reads results and trains nothing.

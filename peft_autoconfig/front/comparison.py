@@ -8,7 +8,6 @@ as it is done, so an interrupted comparison goes on where it was.
 Imports `errors`, `run` and `training`; imported by `front`.
 """
 
-import json
 import math
 import os
 import shutil
@@ -24,6 +23,7 @@ from torch import nn
 from ..errors import ConfigError, RunError
 from ..run.json_file import damaged, plain, read_json, write_json
 from ..training import Training
+from ..training.method import method_text
 from ..training.pretrained import Method
 
 __all__ = [
@@ -218,7 +218,7 @@ class Comparison:
         model = self.training.train(method, learning_rate=rate, seed=seed)
         dev = self.training.evaluate(model, "dev")
         result = Evaluated(
-            method=_text(method),
+            method=method_text(method),
             learning_rate=rate,
             seed=seed,
             num_params=self.training.pretrained.num_params(model),
@@ -300,15 +300,8 @@ def markdown_table(rows: Sequence[Row], metric: str, num_base_params: int) -> st
     return "\n".join(lines)
 
 
-def _text(method: Method) -> str:
-    if isinstance(method, str):
-        return method
-    fields = {k: sorted(v) if isinstance(v, set) else v for k, v in method.to_dict().items()}
-    return json.dumps(fields, sort_keys=True, default=str)
-
-
 def _key(method: Method, rate: float, seed: int, *, test: bool) -> Key:
-    return (_text(method), rate, seed, test)
+    return (method_text(method), rate, seed, test)
 
 
 def _rank(result: Evaluated) -> tuple[float, float]:

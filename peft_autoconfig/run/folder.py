@@ -4,6 +4,7 @@
     study.db             every trial, an Optuna study; absent where a data base has it
     front.json           the best trials, replaced as a whole after each finished trial
     adapters/<trial>/    PEFT checkpoints of the front
+    checkpoints/         what goes on where a training broke off; each goes when its training ends
     .lock                held while trials are handed out or stored
 
 It knows JSON and files, nothing of Optuna, so that choosing a winner costs no heavy import. What it
@@ -80,6 +81,10 @@ class RunFolder:
     @property
     def lock_file(self) -> Path:
         return self.path / ".lock"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        return self.path / "checkpoints"
 
     def adapter_folder(self, trial: int) -> Path:
         """Returns where the PEFT checkpoint of trial number ``trial`` belongs."""

@@ -79,7 +79,7 @@ def read_json(file: Path) -> Any:
         raise damaged(file, f"it is no valid JSON ({error})") from error
 
 
-def refuse_odd_file(file: Path) -> None:
+def refuse_odd_file(file: Path, max_bytes: int = MAX_JSON_BYTES) -> None:
     """Makes sure, before a file is opened, that it can be read to its end.
 
     A named pipe would block, a device would never end.
@@ -91,8 +91,8 @@ def refuse_odd_file(file: Path) -> None:
     facts = file.stat()
     if not stat.S_ISREG(facts.st_mode):
         raise damaged(file, "it is not a regular file")
-    if facts.st_size > MAX_JSON_BYTES:
-        raise damaged(file, f"it has {facts.st_size} bytes, more than {MAX_JSON_BYTES}")
+    if facts.st_size > max_bytes:
+        raise damaged(file, f"it has {facts.st_size} bytes, more than {max_bytes}")
 
 
 def refuse_link(file: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from ..errors import AutoConfigError
+from ..errors import AutoConfigError, WorkerError
 from ..outcome import Outcome
 from .rungs import Reporter
 from .trial import TrialRecord
@@ -55,6 +55,8 @@ def evaluate(
         except optuna.TrialPruned as stopped:
             seconds = time.perf_counter() - started
             return search.stop(trial.number, str(stopped), reporter, seconds=seconds)
+        except WorkerError:
+            raise
         except Exception as error:
             logger.debug("Trial %d raised", trial.number, exc_info=True)
             return search.fail(

@@ -187,8 +187,7 @@ class Search:
             max_training_hours: Hours of training at most, summed over all workers; see `Budget`.
             retries: How often a configuration is tried again whose objective raised an error that
                 is not one of ours, such as one of memory; at least 0.
-            callbacks: Called with this search and the record after each trial of this worker, as
-                it ends; see `live` and `trackers` for two of them.
+            callbacks: Called with this search and the record of each trial that ends here.
 
         Raises:
             ConfigError: A limit is no such number, or ``n_trials`` more than the space has points.

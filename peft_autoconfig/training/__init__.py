@@ -1,5 +1,6 @@
 """Training of one configuration on one task."""
 
-from .training import Training, TrainingPlan
+from .plan import TrainingPlan
+from .training import Training
 
 __all__ = ["Training", "TrainingPlan"]

@@ -104,7 +104,7 @@ def test_micro_batches_leave_the_loss_as_it_is(request, folder, name):
         plan = TrainingPlan(max_steps=1, batch_size=8, max_length=24, micro_batch_size=size)
         training = training_of(request, folder, name, plan)
         model = training.pretrained.fresh(CONFIG, seed=0).eval()
-        losses.append(training._backward(model, training._examples("train")[:8]).item())
+        losses.append(training._fit().backward(model, training._examples("train")[:8]).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -221,9 +221,9 @@ def test_a_report_may_end_a_training(training):
     other = Training(
         training.pretrained.name, training.task, dataclasses.replace(PLAN, rungs=(0.5,))
     )
-    train = other.train
-    other.train = lambda *args, observe, **options: train(
-        *args, observe=lambda model, step: (steps.append(step), observe(model, step)), **options
+    train = other._train
+    other._train = lambda *args: train(
+        *args[:-1], lambda model, step: (steps.append(step), args[-1](model, step))
     )
     with pytest.raises(InterruptedError, match=r"at 0\.5"):
         other(CONFIG, learning_rate=1e-2, report=stop)
