@@ -5,6 +5,7 @@
     accelerate launch examples/search.py --task trec --data-dir data      # parquet files, offline
     accelerate launch examples/search.py --train-file reviews.csv --text-columns text \
         --label-column stars
+    accelerate launch examples/search.py --parallel data --model roberta-base --task rte
 
 Interrupt it as you like: the same command goes on where it was.
 """
@@ -18,6 +19,7 @@ from peft_autoconfig.front.view import TableView
 from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.search.live import LiveView, describe, quieten
 from peft_autoconfig.tasks import task_names
+from peft_autoconfig.training import Training
 from peft_autoconfig_cli.interruption import heed_interruptions
 
 
@@ -50,6 +52,10 @@ def parse_arguments() -> argparse.Namespace:
     search.add_argument("--max-params", type=int, help="parameters at most")
     search.add_argument("--max-hours", type=float, help="begin no trial after so many hours")
     search.add_argument("--max-training-hours", type=float, help="sum over all processes")
+    search.add_argument(
+        "--parallel", choices=["trials", "data"],
+        help="processes of a launch train trials of their own (default), or each one together",
+    )  # fmt: skip
     search.add_argument("--storage", help="postgresql+psycopg2://user@host/database, to share")
     search.add_argument("--output", default="runs/search", help="run folder")
     add("--seed", type=int, default=0)
@@ -65,11 +71,17 @@ def main() -> None:
     quieten()
     recipe = Recipe.of(given)
     training = recipe.training()
+    with training.together() as leads:
+        if leads:
+            run(recipe, training, output)
+
+
+def run(recipe: Recipe, training: Training, output: str) -> None:
     search = recipe.search(training, output)
     is_first = training.accelerator.is_local_main_process
     with LiveView(search, recipe.num_trials, enabled=is_first) as live:
         recipe.run(search, training, callbacks=[live])
-    # the processes of one launch search together, but what follows is one process's work
+    # the processes of one launch may each search, but what follows is one process's work
     if not training.accelerator.is_main_process:
         return
     task = training.task

@@ -34,7 +34,7 @@ from .search.storage_url import public
 from .space import SearchSpace
 from .tasks import Task, load_files_task, load_task
 from .tasks.questions import EMBEDDED
-from .training import Training, TrainingPlan
+from .training import Parallel, Training, TrainingPlan
 
 __all__ = ["Recipe", "read_recipe_file"]
 
@@ -85,6 +85,8 @@ class Recipe:
         max_hours: Hours since the search began after which no trial begins; None for no limit.
         max_training_hours: Hours of training at most, summed over all workers; None for no limit.
         retries: How often a configuration is tried again whose training raised an error.
+        parallel: What the processes of an `accelerate launch` do: "trials", each trains its own, or
+            "data", all train one together, each on its share of every batch.
         storage: Address of a PostgreSQL data base for the trials, so that many machines may search
             together; None keeps them in the run folder. The password in it is kept nowhere.
         seed: Seed of the proposals, the division of the data and the trainings.
@@ -117,6 +119,7 @@ class Recipe:
     max_hours: float | None = None
     max_training_hours: float | None = None
     retries: int = 1
+    parallel: str = "trials"
     storage: str | None = field(default=None, repr=False)
     seed: int = 0
     report_seeds: int = 2
@@ -131,6 +134,8 @@ class Recipe:
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
         if self.train_file is None and (self.kind or self.metric):
             raise ConfigError("kind and metric describe a train_file, and there is none.")
+        if self.parallel not in get_args(Parallel):
+            raise ConfigError(f"parallel must be trials or data, got {self.parallel!r}.")
         if self.report_seeds < 0:
             raise ConfigError(f"report_seeds must be at least 0, got {self.report_seeds}.")
 
@@ -235,7 +240,13 @@ class Recipe:
             gradient_checkpointing=self.gradient_checkpointing,
             rungs=RUNGS if self.stop_early else (),
         )
-        return Training(self.model or _embedded_model(), self.load_task(), plan, seed=self.seed)
+        return Training(
+            self.model or _embedded_model(),
+            self.load_task(),
+            plan,
+            seed=self.seed,
+            parallel=self.parallel,  # type: ignore[arg-type]
+        )
 
     def space(self, training: Training) -> SearchSpace:
         """Returns what may vary for the model of ``training``."""
@@ -252,6 +263,8 @@ class Recipe:
     def search(self, training: Training, run: str | os.PathLike[str]) -> Search:
         """Returns the search in a run folder, which keeps this recipe from then on.
 
+        The folder also keeps what ``training`` needs to go on where it breaks off.
+
         Raises:
             RunError: The folder is unusable, or is of another search.
         """
@@ -263,6 +276,7 @@ class Recipe:
             storage=self.storage,
         )
         self.keep(search.folder.path)
+        training.checkpoint_folder = search.folder.checkpoint_folder
         return search
 
     def run(

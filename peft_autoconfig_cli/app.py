@@ -89,6 +89,8 @@ def search(
 
         accelerate launch -m peft_autoconfig_cli search --model bert-base-uncased --task rte
 
+    A model that is large for one device is trained by all processes together with --parallel data.
+
     Of a run folder that exists, the settings need not be repeated:
 
         peft-autoconfig search --output runs/bert-base-uncased-rte --trials 80

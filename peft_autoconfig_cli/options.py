@@ -207,6 +207,16 @@ SEARCH: dict[str, Any] = {
             min=0,
         ),
     ],
+    "parallel": Annotated[
+        str | None,
+        _option(
+            _SEARCH,
+            "What the processes of an accelerate launch do: trials, each trains its own; data, "
+            "all train one together, each on its share of every batch, which larger models need. "
+            "(Default: trials.)",
+            metavar="trials|data",
+        ),
+    ],
     "storage": Annotated[
         str | None,
         _option(

@@ -7,6 +7,7 @@ from peft_autoconfig import Search
 from peft_autoconfig.front import markdown_table
 from peft_autoconfig.front.comparison import Row
 from peft_autoconfig.front.view import TableView
+from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.search.live import LiveView, quieten
 from peft_autoconfig.search.trackers import Trackers
 from peft_autoconfig.training import Training
@@ -27,13 +28,21 @@ def search(
     recipe = recipe_of(given, config, Path(output) if output else None)
     run = output or str(Path("runs") / recipe.label)
     training = recipe.training()
+    with training.together() as leads:
+        if leads:
+            _search(recipe, training, run, track=track, as_json=as_json)
+
+
+def _search(
+    recipe: Recipe, training: Training, run: str, *, track: str | None, as_json: bool
+) -> None:
     search = recipe.search(training, run)
     is_first = training.accelerator.is_local_main_process
     names = [name.strip() for name in (track or "").split(",") if name.strip()]
     with Trackers(names, search) as trackers:
         with LiveView(search, recipe.num_trials, enabled=is_first) as live:
             recipe.run(search, training, callbacks=[live, trackers])
-    # the processes of one launch search together, but the table is one process's work
+    # the processes of one launch may each search, but the table is one process's work
     if not training.accelerator.is_main_process:
         return
     with TableView(enabled=recipe.report_seeds > 0) as view:

@@ -1,5 +1,6 @@
 """The work of `train` and `evaluate`: one configuration, one adapter."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,9 +43,12 @@ def train(
     folder = Path(output) if output else run.adapter_folder(member["trial"])
     method = AutoPEFTConfig(**member["config"])
     rate = learning_rate or member["learning_rate"]
-    trained = train_adapter(
-        recipe.training(), method, folder, learning_rate=rate, overwrite=overwrite
-    )
+    # the processes of a launch have but this one training
+    training = replace(recipe, parallel="data").training()
+    with training.together() as leads:
+        if not leads:
+            return
+        trained = train_adapter(training, method, folder, learning_rate=rate, overwrite=overwrite)
     value: dict[str, Any] = {
         "adapter": str(folder),
         "trial": member["trial"],

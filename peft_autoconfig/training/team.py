@@ -14,6 +14,7 @@ Imports `errors`; imported by `training` and `state`.
 
 import json
 import logging
+import os
 import signal
 import threading
 import time
@@ -71,6 +72,8 @@ class Team:
                 f"--multi_gpu, or --cpu); parallel='data' divides each batch, and "
                 f"micro_batch_size and gradient_checkpointing save memory."
             )
+        if parallel == "data":
+            _refuse_strangers(accelerator)
         joined = parallel == "data" and accelerator.num_processes > 1
         self.size = accelerator.num_processes if joined else 1
         self.rank = accelerator.process_index if joined else 0
@@ -316,6 +319,16 @@ class Team:
                 f"is gone or out of reach ({' '.join(str(error).split())[:300]}); see what it "
                 f"says, and run the same command again: what is finished is kept."
             ) from error
+
+
+def _refuse_strangers(accelerator: Accelerator) -> None:
+    """Makes sure that Accelerate knows all processes of the launch; on CPUs it has to be told."""
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > accelerator.num_processes:
+        raise ConfigError(
+            f"Expected {launched} processes that know each other, as launched, but Accelerate "
+            f"finds {accelerator.num_processes}; on CPUs set ACCELERATE_USE_CPU=true."
+        )
 
 
 def _to_tensor(data: bytes) -> Tensor:

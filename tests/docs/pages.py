@@ -30,11 +30,15 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def plain(words: list[str]) -> list[str]:
-    """Returns a command without what starts it: ``exec``, ``accelerate launch``, ``python -m``."""
+    """Returns a command without what starts it: ``exec``, variables, launchers, ``python -m``."""
     if words[:1] == ["exec"]:
+        words = words[1:]
+    while words and re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     if words[:2] == ["accelerate", "launch"]:
         words = words[2:]
+    if words[:2] == ["torchrun", "--nproc_per_node"]:
+        words = words[3:]
     if words[:1] == ["-m"]:
         words = ["python", *words]
     if words[:3] == ["python", "-m", "peft_autoconfig_cli"]:

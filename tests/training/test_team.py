@@ -277,6 +277,12 @@ def test_a_launch_that_divides_the_model_is_refused(kind, tiny_folder, task, mon
         Training(tiny_folder, task, PLAN, parallel="data")
 
 
+def test_processes_that_do_not_know_each_other_are_refused(tiny_folder, task, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"Expected 2 processes .* set ACCELERATE_USE_CPU=true"):
+        Training(tiny_folder, task, PLAN, parallel="data")
+
+
 def test_an_unknown_way_is_refused(tiny_folder, task):
     with pytest.raises(ConfigError, match="parallel must be 'trials' or 'data', got 'model'"):
         Training(tiny_folder, task, PLAN, parallel="model")
