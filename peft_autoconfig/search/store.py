@@ -136,6 +136,7 @@ class TrialStore:
 
     def enqueue(self, params: Mapping[str, Any]) -> bool:
         """Queues parameters, unless they are finished, running or queued; returns whether."""
+        self.reap()  # what a dead worker held does not run
         if self.snapshot().twin(params, _OPEN_OR_COMPLETE) is not None:
             return False
         self._queue(params)

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import multiprocessing
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from peft import LoraConfig
 
 from peft_autoconfig import AutoPEFTConfig
+from peft_autoconfig.recipe import Recipe
 from peft_autoconfig.training import Training, TrainingPlan, checkpoint
 from peft_autoconfig.training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE
 
@@ -242,3 +246,46 @@ def test_memory_that_runs_out_begins_afresh(tiny_folder, tiny_task, tmp_path):
 
     training.train(CONFIG, learning_rate=RATE, seed=0, observe=observe)
     assert steps == [1, 2, *range(1, PLAN.max_steps + 1)]
+
+
+def search_until_killed(recipe, run):
+    """A worker that is killed in the middle of its third step."""
+    checkpoint.SECONDS_BETWEEN, checkpoint.LARGEST_SHARE = 0.0, 1e9
+    training = recipe.training()
+    search = recipe.search(training, run)
+    steps = []
+
+    def hook(module, args):
+        steps.append(module.training)
+        if sum(steps) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training.pretrained.model.register_forward_pre_hook(hook)
+    recipe.run(search, training)
+
+
+def test_the_trial_of_a_killed_worker_goes_on_where_it_was(tiny_folder, tmp_path):
+    file = tmp_path / "letters.csv"
+    file.write_text("text,label\n" + "".join(f"{a}{b},{a}\n" for a in "xy" for b in "abcdefgh"))
+    recipe = Recipe(
+        model=tiny_folder, train_file=str(file), max_steps=4, epochs=100, batch_size=4,
+        max_length=8, learning_rates=(RATE,), max_params=2000, trials=1,
+    )  # fmt: skip
+    run = tmp_path / "killed"
+    worker = multiprocessing.get_context("forkserver").Process(
+        target=search_until_killed, args=(recipe, run)
+    )
+    worker.start()
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+    outcomes = []
+    for folder in (run, tmp_path / "whole"):
+        training = recipe.training()
+        search = recipe.search(training, folder)
+        recipe.run(search, training)
+        [record] = [record for record in search.trials if record.state == "COMPLETE"]
+        details = search._store.trial(record.number).user_attrs["details"]
+        outcomes.append((record.config, record.score, record.loss, details.pop("resumed_step", 0)))
+        assert not list(search.folder.checkpoint_folder.iterdir())
+    assert outcomes[0] == (*outcomes[1][:-1], 2)
+    assert outcomes[1][-1] == 0
