@@ -84,6 +84,7 @@ class Team:
         self._all_know = False
         self._was_interrupted = False
         self._is_over = False
+        self._heeded: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     @property
     def is_alone(self) -> bool:
@@ -251,31 +252,32 @@ class Team:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Lets a first Ctrl-C, or what the program takes for one, reach all at their next word.
+        """Lets a first Ctrl-C or SIGTERM, where the program heeds it, reach all at their next word.
 
         It would else come upon one process anywhere, and leave the others waiting.
         """
-        is_main = threading.current_thread() is threading.main_thread()
-        numbers = [
-            number
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if not self.is_alone
-            and is_main
-            and signal.getsignal(number) is signal.default_int_handler
-        ]
-        for number in numbers:
-            signal.signal(number, self._interrupt)
+        if not self.is_alone and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._heeded[number] = handler
+                    signal.signal(number, self._interrupt)
         try:
             yield
         finally:
-            for number in numbers:
-                signal.signal(number, signal.default_int_handler)
+            for heeded, handler in self._heeded.items():
+                if signal.getsignal(heeded) == self._interrupt:
+                    signal.signal(heeded, handler)
+            self._heeded.clear()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         between_trials = self.rank == 0 and not self._is_trying
-        if between_trials or self._was_interrupted:
-            raise KeyboardInterrupt
-        self._was_interrupted = True
+        is_first = not self._was_interrupted
+        if is_first and not between_trials:
+            self._was_interrupted = True
+        # a program that has a handler of its own looks after a second one in its own way
+        elif is_first or self._heeded[number] is signal.default_int_handler:
+            self._heeded[number](number, frame)
 
     def _code(self, wish: bool, error: BaseException | None) -> int:
         if self._was_interrupted or isinstance(error, KeyboardInterrupt):

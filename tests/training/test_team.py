@@ -20,6 +20,7 @@ from peft_autoconfig.search import Search
 from peft_autoconfig.space import SearchSpace
 from peft_autoconfig.training import Training, TrainingPlan, checkpoint
 from peft_autoconfig.training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE
+from peft_autoconfig_cli.interruption import heed_interruptions
 
 # A server that has imported everything once and forks from there.
 fresh = multiprocessing.get_context("forkserver")
@@ -85,7 +86,7 @@ def enter(rank, port, work, arguments):
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"},
     }
     torch.set_num_threads(1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    heed_interruptions()
     try:
         work(rank, *arguments)
     except KeyboardInterrupt:
