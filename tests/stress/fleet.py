@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,7 +158,8 @@ class Fleet:
 
     def kill(self, process) -> None:
         self._hit.setdefault(process.pid, time.time())
-        os.kill(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may just have ended by itself
+            os.kill(process.pid, signal.SIGKILL)
         process.join()
         if process.exitcode == -signal.SIGKILL:
             words = [words[0] for _, pid, words in self._diary.lines() if pid == process.pid]
@@ -168,21 +170,24 @@ class Fleet:
         self._hit.setdefault(process.pid, time.time())
         pause = self._random.choice([0.01, 0.6])  # one request passed on twice, or a second one
         for _ in range(self._random.choice([1, 1, 3])):  # a storm, now and then
-            os.kill(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
             process.join(pause)
             if not process.is_alive():
                 break
         process.join(20)
         while process.is_alive():  # Python drops what is raised while it disposes of an object
-            os.kill(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
             process.join(20)
         self.tally.terminated += process.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM)
 
     def stop(self, process) -> None:
-        os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(self._random.uniform(0.1, 1.0))
-        self.tally.stopped += psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
-        os.kill(process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(self._random.uniform(0.1, 1.0))
+            self.tally.stopped += psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+            os.kill(process.pid, signal.SIGCONT)
 
     def _start(self, budget: int):
         arguments = (self._folder, self._storage, budget, self._seconds, self._gate)
