@@ -6,9 +6,9 @@ Imports `bayes`, `history`, `lattice` and `unrepeated`; imported by `search`.
 import numpy as np
 import torch
 
-from ..bayes.proposal import Knowledge, propose
+from ..bayes.proposal import propose
 from .history import History, Vector
-from .lattice import tensor_of
+from .lattice import knowledge_of, tensor_of
 from .unrepeated import UnrepeatedSampler
 
 __all__ = ["BayesianSampler"]
@@ -26,12 +26,7 @@ class BayesianSampler(UnrepeatedSampler):
     def _choose(
         self, history: History, candidates: Vector, generator: np.random.Generator
     ) -> Vector:
-        known = Knowledge(
-            train_X=tensor_of(history.evaluated, self._space),
-            train_Y=torch.tensor(history.scores, dtype=torch.float64),
-            X_pending=tensor_of(history.pending, self._space),
-            seen=history.seen,
-        )
+        known = knowledge_of(history, self._space)
         draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
         starts = tensor_of([*candidates], self._space)
         return np.asarray(propose(self._lattice, known, starts, draws).numpy())

@@ -1,6 +1,6 @@
 """A search space as `bayes` sees it: levels, exact costs, and what a model of the score sees.
 
-Imports `bayes` and `space`; imported by the samplers and `believed`.
+Imports `bayes`, `space` and `history`; imported by the samplers and `believed`.
 """
 
 import numpy as np
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bayes.lattice import Lattice
+from ..bayes.proposal import Knowledge
 from ..space import SearchSpace
+from .history import History
 
-__all__ = ["lattice_of", "tensor_of"]
+__all__ = ["knowledge_of", "lattice_of", "tensor_of"]
 
 
 def lattice_of(space: SearchSpace) -> Lattice:
@@ -52,3 +54,13 @@ def lattice_of(space: SearchSpace) -> Lattice:
 def tensor_of(points: list[NDArray[np.float64]], space: SearchSpace) -> Tensor:
     """Returns points as a tensor ``n x d``, also when there is none."""
     return torch.from_numpy(np.array(points).reshape(-1, len(space.dimensions)))
+
+
+def knowledge_of(history: History, space: SearchSpace) -> Knowledge:
+    """Returns what a proposal may know of a history: points, scores, and what is under way."""
+    return Knowledge(
+        train_X=tensor_of(history.evaluated, space),
+        train_Y=torch.tensor(history.scores, dtype=torch.float64),
+        X_pending=tensor_of(history.pending, space),
+        seen=history.seen,
+    )

@@ -14,7 +14,7 @@ from ..bayes.surrogate import Surrogate
 from ..space import SearchSpace
 from .design import NUM_STARTUP
 from .history import History, Vector
-from .lattice import tensor_of
+from .lattice import knowledge_of
 from .unrepeated import UnrepeatedSampler
 
 __all__ = ["PublishedSampler"]
@@ -53,12 +53,7 @@ class PublishedSampler(UnrepeatedSampler):
     def _choose(
         self, history: History, candidates: Vector, generator: np.random.Generator
     ) -> Vector:
-        known = Knowledge(
-            train_X=tensor_of(history.evaluated, self._space),
-            train_Y=torch.tensor(history.scores, dtype=torch.float64),
-            X_pending=tensor_of(history.pending, self._space),
-            seen=history.seen,
-        )
+        known = knowledge_of(history, self._space)
         draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
         found = propose_published(self._lattice, known, self._surrogates(known), draws)
         if found is None:  # all neighbours of the front were seen
