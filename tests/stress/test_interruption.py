@@ -1,10 +1,12 @@
 """A worker whose data base stands still hears the second Ctrl-C, if not the first."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,14 +26,24 @@ open_search(pathlib.Path(sys.argv[1]), storage=sys.argv[2]).run(objective, 4)
 """
 
 
-def freeze(server) -> list[psutil.Process]:
-    """Has a server and all its processes stand still."""
+@contextlib.contextmanager
+def frozen(server) -> Iterator[None]:
+    """Has a server and all its processes stand still.
+
+    The first process stands still before its children are listed and goes on after
+    them: it alone takes away those that ended, so none of the list can vanish.
+    """
     first = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
     root = psutil.Process(first)
-    frozen = [root, *root.children(recursive=True)]
-    for process in frozen:
-        process.suspend()
-    return frozen
+    root.suspend()
+    children = root.children(recursive=True)
+    try:
+        for process in children:
+            process.suspend()
+        yield
+    finally:
+        for process in [*children, root]:
+            os.kill(process.pid, signal.SIGCONT)
 
 
 def test_a_data_base_that_stands_still(server, tmp_path):
@@ -41,14 +53,10 @@ def test_a_data_base_that_stands_still(server, tmp_path):
         command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     ) as worker:
         assert worker.stdout.readline() == "training\n"
-        frozen = freeze(server)
-        try:
+        with frozen(server):
             while worker.poll() is None:
                 worker.send_signal(signal.SIGINT)
                 time.sleep(1.2 * SECONDS_OF_ONE)
-        finally:
-            for process in frozen:
-                os.kill(process.pid, signal.SIGCONT)
     assert worker.returncode == 128 + signal.SIGINT
     search = open_search(folder, storage=server.url)
     search.run(scored, 4)
