@@ -116,8 +116,7 @@ class Search:
         for trial, config in batch:
             score = self.problem.score(config, trial.params.get("learning_rate"))
             num_params = self.problem.space.num_params(config)
-            noisy = score + self.problem.noise * self._noise.standard_normal()
-            self.study.tell(trial, (noisy, float(np.log10(num_params))))
+            self.study.tell(trial, (score + self._error(), float(np.log10(num_params))))
             self.scores.append(score)
             self.costs.append(num_params)
 
@@ -127,6 +126,10 @@ class Search:
         counts = range(EVERY, len(self.scores) + 1, EVERY)
         scores, costs = np.array(self.scores), np.array(self.costs)
         return [round(self.problem.hypervolume(scores[:n], costs[:n]) / best, 4) for n in counts]
+
+    def _error(self) -> float:
+        """Returns what is drawn for the noise of the next score."""
+        return self.problem.noise * self._noise.standard_normal()
 
     def _ask(self):
         started = time.process_time()

@@ -69,10 +69,12 @@ class Plan:
         return neighbors[generator.integers(len(neighbors))], member.learning_rate, 0
 
 
-def train(training: Training, config, rate: float, seed: int) -> list[list[float]]:
+def train(
+    training: Training, config, rate: float, seed: int, *, evaluations: int = EVALUATIONS
+) -> list[list[float]]:
     """Returns the learning curve: (steps, score, loss, seconds of training) at each point."""
     num_steps = training.plan.num_steps(len(training.task.train))
-    points = {round(num_steps * (i + 1) / EVALUATIONS) for i in range(EVALUATIONS)}
+    points = {round(num_steps * (i + 1) / evaluations) for i in range(evaluations)}
     curve, spent, resumed = [], 0.0, time.perf_counter()
 
     def observe(model, step: int) -> None:

@@ -28,6 +28,7 @@ from peft_autoconfig.tuner.config import AutoPEFTConfig
 FILE_FORMAT = 1
 RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 SIZES = (0, 1, 3, 12, 48, 192)
+DEFAULT_BATCH_SIZE = 32  # trainings with another one lie in a folder of their own
 SIZE_NAMES = ("serial_bottleneck_size", "parallel_bottleneck_size", "prefix_length", "lora_rank")
 
 
@@ -101,10 +102,24 @@ class Table:
             self._scores.setdefault(self._key(run.config, run.learning_rate), []).append(run.score)
 
     @classmethod
-    def load(cls, folder: str | Path, task: str, space: SearchSpace | None = None) -> "Table":
-        """Returns the table of a task, all shards of it."""
+    def load(
+        cls,
+        folder: str | Path,
+        task: str,
+        space: SearchSpace | None = None,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> "Table":
+        """Returns the table of a task at a fidelity, all shards of it.
+
+        Args:
+            folder: Folder of the results.
+            task: Name of the task.
+            space: Space of the configurations; default: that of all-MiniLM-L6-v2.
+            batch_size: Examples of a step of the trainings.
+        """
         space = space or _default_space()
-        files = sorted(Path(folder).glob(f"{task}-*.jsonl"))
+        files = sorted(fidelity_folder(Path(folder), batch_size).glob(f"{task}-*.jsonl"))
         if not files:
             sys.exit(f"no trainings of {task!r} in {folder}; collect.py makes them")
         return cls([run for file in files for run in cls.read_file(file, space)], space)
@@ -127,7 +142,7 @@ class Table:
     def predict(self, config: AutoPEFTConfig, learning_rate: float) -> tuple[float, float]:
         """Returns mean and deviation of the noise-free score, interpolated by a model."""
         x = torch.as_tensor(self._inputs([(config, learning_rate)]))
-        mean, deviation = self._surrogate.posterior(x)
+        mean, deviation = self.surrogate.posterior(x)
         return float(mean[0]), float(deviation[0])
 
     def observe(
@@ -139,11 +154,16 @@ class Table:
     @cached_property
     def noise(self) -> float:
         """Standard deviation over seeds, pooled over what was trained more than once."""
-        repeated = [scores for scores in self._scores.values() if len(scores) > 1]
+        repeated = self.repeated
         if not repeated:
             return 0.0
         squares = sum(np.var(scores, ddof=1) * (len(scores) - 1) for scores in repeated)
         return float(np.sqrt(squares / sum(len(scores) - 1 for scores in repeated)))
+
+    @property
+    def repeated(self) -> list[list[float]]:
+        """Scores of each configuration and rate that was trained with more than one seed."""
+        return [scores for scores in self._scores.values() if len(scores) > 1]
 
     def front(self) -> list[Run]:
         """Returns the trainings that none beats in both score and parameters, cheapest first."""
@@ -159,7 +179,8 @@ class Table:
         return front[generator.integers(len(front))]
 
     @cached_property
-    def _surrogate(self) -> Surrogate:
+    def surrogate(self) -> Surrogate:
+        """The model that interpolates the scores."""
         runs = self.finished
         X = self._inputs([(run.config, run.learning_rate) for run in runs])
         Y = torch.tensor([run.score for run in runs], dtype=torch.double)
@@ -180,6 +201,11 @@ class Table:
 
     def _key(self, config: AutoPEFTConfig, learning_rate: float) -> tuple:
         return tuple(self.space.encode(config, learning_rate))
+
+
+def fidelity_folder(results: Path, batch_size: int) -> Path:
+    """Returns where the trainings with a batch size are."""
+    return results if batch_size == DEFAULT_BATCH_SIZE else results / f"batch-{batch_size}"
 
 
 def _default_space() -> SearchSpace:
