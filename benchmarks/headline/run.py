@@ -73,6 +73,7 @@ def read_options() -> argparse.Namespace:
     add("--max-dev-examples", type=int, default=400)
     add("--seeds", type=int, default=3, help="of each row")
     add("--source", help="task whose findings are transferred; default: the first")
+    add("--only", choices=["searches", "hand-made"], help="a part, beside another process")
     add("--work", type=Path, default=HERE / "work", help="run folders")
     return parser.parse_args()
 
@@ -205,7 +206,12 @@ def main() -> None:
     source = options.source or options.tasks[0]
     for task in options.tasks:
         bench = Bench(task, options)
+        if options.only == "hand-made":
+            bench.hand_made()
+            continue
         ours, random = bench.search("ours"), bench.search("random")
+        if options.only == "searches":
+            continue
         bench.hand_made()
         bench.found(ours, "ours")
         bench.found(random, "random")
