@@ -101,8 +101,6 @@ class Fit:
                 model.train()
             if is_due:
                 checkpoint.write(state.pack(step + 1))
-        # Accelerate keeps every optimizer that it prepared until it is told to let go
-        accelerator.free_memory()
 
     def _resume(self, checkpoint: Checkpoint, state: TrainingState) -> int:
         """Returns how many steps are done already, with the state after them taken on."""

@@ -304,12 +304,7 @@ class Training:
             self._team.tell(do="train", method=method_text(method), learning_rate=rate, seed=seed)
         while True:
             try:
-                with self._team.attempt():
-                    set_seed(seed)
-                    model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
-                    if self._team.rank:  # the same weights, but dropout of its own
-                        set_seed(seed + SEEDS_APART * self._team.rank)
-                    self._fit()(model, self._examples("train"), rate, seed, checkpoint, observe)
+                model = self._attempt(checkpoint, method, rate, seed, observe)
             except RuntimeError as error:
                 self._halve_micro_batch(error)
                 checkpoint.discard()
@@ -317,6 +312,28 @@ class Training:
                 if not self._team.is_alone:
                     self._held = weakref.ref(model)
                 return model
+            # only now, as the error held all that the attempt had
+            clear_device_cache(garbage_collection=True)
+
+    def _attempt(
+        self,
+        checkpoint: Checkpoint,
+        method: Method,
+        rate: float,
+        seed: int,
+        observe: Observer | None,
+    ) -> nn.Module:
+        with self._team.attempt():
+            set_seed(seed)
+            model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
+            if self._team.rank:  # the same weights, but dropout of its own
+                set_seed(seed + SEEDS_APART * self._team.rank)
+            try:
+                self._fit()(model, self._examples("train"), rate, seed, checkpoint, observe)
+            finally:
+                # Accelerate keeps every optimizer that it prepared until it is told to let go
+                self.accelerator.free_memory()
+        return model
 
     def _evaluate(
         self, model: nn.Module, split: SplitName, rows: Sequence[int] | None, team: Team
@@ -355,14 +372,12 @@ class Training:
 
     def _halve_micro_batch(self, error: RuntimeError) -> None:
         size = self._micro_batch_size or -(-self.plan.batch_size // self._team.size)
-        self.accelerator.free_memory()
         if size == 1 or not should_reduce_batch_size(error):
             raise error
         self._micro_batch_size = size // 2
         logger.warning(
             "Out of memory; training again with %d examples at once.", self._micro_batch_size
         )
-        clear_device_cache(garbage_collection=True)
 
     def _examples(self, split: SplitName) -> list[Example]:
         if split not in self._tokenised:

@@ -1,7 +1,11 @@
+import contextlib
 import dataclasses
+import gc
 import json
 import math
+import weakref
 
+import optuna
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
@@ -230,6 +234,31 @@ def test_a_report_may_end_a_training(training):
     assert steps == list(range(1, 7))
 
 
+@pytest.mark.parametrize("error", [optuna.TrialPruned, TrainingError, KeyboardInterrupt])
+def test_a_training_that_is_stopped_leaves_nothing_behind(training, error):
+    expected = training(CONFIG, learning_rate=1e-2)
+    base = {name: p.clone() for name, p in training.pretrained.model.named_parameters()}
+    held = []
+
+    def stop(model, step):
+        trained = [p for p in model.parameters() if p.requires_grad]
+        held.extend(weakref.ref(thing) for thing in (model, *trained))
+        raise error
+
+    with contextlib.suppress(error):
+        training.train(CONFIG, learning_rate=5e-2, seed=0, observe=stop)
+    gc.collect()
+    assert len(held) > 5
+    assert not [ref() for ref in held if ref() is not None]
+    left = dict(training.pretrained.model.named_parameters())
+    assert left.keys() == base.keys()
+    for name, parameter in left.items():
+        assert torch.equal(parameter, base[name]), name
+        assert parameter.grad is None, name
+    again = training(CONFIG, learning_rate=1e-2)
+    assert (again.score, again.loss) == (expected.score, expected.loss)
+
+
 def test_part_of_a_split_is_evaluated_as_part_of_the_whole(training):
     model = training.train(CONFIG, learning_rate=1e-2, seed=0)
     rows = list(range(len(training.task.dev.labels)))
@@ -248,16 +277,26 @@ def test_what_changes_no_result_is_no_fact_of_a_run(tiny_folder, tiny_task):
     )
 
 
-def test_running_out_of_memory_halves_what_goes_through_at_once(tiny_folder, tiny_task):
+def test_running_out_of_memory_halves_what_goes_through_at_once(
+    tiny_folder, tiny_task, monkeypatch
+):
     training = Training(tiny_folder, tiny_task, PLAN)
-    seen = []
+    seen, models = [], []
 
     def forget(module, args, options):
         size = len(options["input_ids"])
         seen.append(size)
+        models.append(weakref.ref(module))
         if size > 2:
             raise RuntimeError("CUDA out of memory.")
 
+    def fresh(self, method, **options):
+        # what an earlier attempt held is gone before the next one takes more
+        assert not [ref() for ref in models if ref() is not None]
+        return make(self, method, **options)
+
+    make = Pretrained.fresh
+    monkeypatch.setattr(Pretrained, "fresh", fresh)
     training.pretrained.model.register_forward_pre_hook(forget, with_kwargs=True)
     model = training.train(CONFIG, seed=0)
     assert sorted(set(seen)) == [2, 4, 8]
