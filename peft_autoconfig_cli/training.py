@@ -10,7 +10,7 @@ from peft_autoconfig.front.adapter import evaluate_adapter, train_adapter
 from peft_autoconfig.run.folder import RunFolder, select_member
 from peft_autoconfig.search.live import describe, quieten
 from peft_autoconfig.tasks import Evaluation
-from peft_autoconfig.training.training import SplitName
+from peft_autoconfig.training.evaluator import SplitName
 
 from .options import Given
 from .output import write

@@ -4,7 +4,6 @@ Imports `errors`, `run`, `comparison`, `training`, `tasks` and `tuner`; imported
 line.
 """
 
-import copy
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from ..run.hub import fetch, is_repository
 from ..run.json_file import damaged, read_json
 from ..tasks import Evaluation
 from ..training import Training
+from ..training.evaluator import SplitName
 from ..training.pretrained import Method
-from ..training.training import SplitName
 from .comparison import save_adapter
 
 __all__ = ["TrainedAdapter", "evaluate_adapter", "load_adapter", "train_adapter"]
@@ -86,10 +85,11 @@ def load_adapter(training: Training, adapter: str) -> nn.Module:
     """Returns the base model of ``training`` with an adapter of a folder or of the Hub.
 
     Raises:
-        ConfigError: There is no such adapter, or it does not fit the model.
+        ConfigError: There is no such adapter, it does not fit the model, or the model is divided
+            among the processes of a launch.
         RunError: Its configuration is damaged.
     """
-    model = copy.deepcopy(training.pretrained.model)
+    model = training.pretrained.whole()
     _refuse_strange_file(_config_file(adapter))
     try:
         # sizes that the configuration only claims take no memory

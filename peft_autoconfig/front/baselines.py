@@ -14,8 +14,8 @@ from peft import LoraConfig
 
 from ..tasks import Evaluation, Task
 from ..training import Training
+from ..training.evaluator import SplitName
 from ..training.pretrained import FULL_FINE_TUNING, LINEAR_PROBE, Method
-from ..training.training import SplitName
 from ..tuner import AutoPEFTConfig, LayerPrefixConfig, ParallelAdapterConfig, SerialAdapterConfig
 
 __all__ = [
@@ -120,8 +120,7 @@ def untrained(training: Training, split: SplitName) -> tuple[str, Evaluation]:
     constant = constant_predictor(training.task, split)
     if constant is not None:
         return "constant predictor", constant
-    model = training.pretrained.model.to(training.accelerator.device)
-    return "untrained model", training.evaluate(model, split)
+    return "untrained model", training.evaluate(training.untrained(), split)
 
 
 def _lora(rank: int, target_modules: str | None = None) -> LoraConfig:

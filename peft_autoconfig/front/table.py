@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from ..run.folder import RunFolder
 from ..search import Search
 from ..training import Training
-from ..training.pretrained import Method
+from ..training.pretrained import FULL_FINE_TUNING, Method
 from .baselines import baseline_methods, baseline_rates, untrained
 from .comparison import Comparison, Row, TableStep, count_trainings
 from .front import choose_members, train_front
@@ -53,6 +53,11 @@ def compare_front(
     total = num_trainings(
         search, training, num_seeds=num_seeds, learning_rates=learning_rates, limit=limit
     )
+    if training.divides_model:
+        logger.warning(
+            "The table goes without full fine-tuning, for which a launch with FSDP has no whole "
+            "model; the same command without FSDP adds it."
+        )
     with _lock(search.folder):
         comparison = Comparison(
             training,
@@ -94,7 +99,10 @@ def num_trainings(
 
 def _baselines(training: Training) -> dict[str, Method]:
     hidden_size = training.model_config.hidden_size
-    return baseline_methods(hidden_size, has_new_head=training.task.kind.has_new_head)
+    methods = baseline_methods(hidden_size, has_new_head=training.task.kind.has_new_head)
+    if training.divides_model:  # what is divided is not trained
+        methods = {n: method for n, method in methods.items() if method != FULL_FINE_TUNING}
+    return methods
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Training of one configuration on one task."""
 
+from .launch import Parallel
 from .plan import TrainingPlan
-from .team import Parallel
 from .training import Training
 
 __all__ = ["Parallel", "Training", "TrainingPlan"]

@@ -72,7 +72,8 @@ class Fit:
         plan, accelerator = self.plan, self.accelerator
         num_steps = plan.num_steps(len(examples))
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = accelerator.prepare(
+        # `prepare` would want the model too, if a program told Accelerate of FSDP before
+        optimizer = accelerator.prepare_optimizer(
             torch.optim.AdamW(trained, lr=learning_rate, weight_decay=plan.weight_decay)
         )
         state = TrainingState(checkpoint.identity, model, optimizer, accelerator, self.team)
@@ -121,14 +122,12 @@ class Fit:
         Returns:
             Its share of that loss.
         """
-        own = self.team.share(examples)
         num_terms, size = self.kind.num_terms(examples), self.micro_batch_size or len(examples)
         total = torch.zeros((), device=self.accelerator.device)
-        for start in range(0, len(own), size):
-            part = own[start : start + size]
+        for part, counts in self.team.pieces(examples, size):
             with self.accelerator.autocast():
                 loss = self.kind.loss(model, self.batch_of(part))
-                loss = loss * (self.kind.num_terms(part) / num_terms)
+                loss = loss * (self.kind.num_terms(part) / num_terms if counts else 0.0)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total

@@ -4,18 +4,19 @@ A training gets a model of its own that shares the frozen weights, with its task
 the training's seed and the parts that a method asks for: a PEFT configuration (ours or any other),
 only the head, or, with weights of its own, all of them.
 
-Imports `errors` and `tasks`; imported by `training`.
+Imports `errors`, `tasks`, `shards` and `team`; imported by `training`.
 """
 
 import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from accelerate import init_empty_weights
+from accelerate.utils import patch_environment
 from peft import PeftConfig, get_peft_model
 from torch import nn
 from transformers import (
@@ -29,6 +30,8 @@ from transformers import (
 
 from ..errors import ConfigError
 from ..tasks import Kind, Task
+from .shards import Shards
+from .team import Team
 
 __all__ = ["FULL_FINE_TUNING", "LINEAR_PROBE", "Method", "Pretrained"]
 
@@ -55,6 +58,7 @@ class Pretrained:
         tokenizer: Its tokenizer.
         head: Names of the modules that the checkpoint lacks and the task adds.
         task_type: PEFT's name of what the model does.
+        shards: The frozen weights, where processes divide them; `model` has none of them then.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Pretrained:
     tokenizer: PreTrainedTokenizerBase
     head: tuple[str, ...]
     task_type: str = "SEQ_CLS"
+    shards: Shards | None = None
 
     @classmethod
     def load(cls, name: str, task: Task) -> "Pretrained":
@@ -71,7 +76,9 @@ class Pretrained:
             ConfigError: There is no such model, or it is of no use for this kind of task.
         """
         kind = task.kind
-        with _model_errors(name, kind.name):
+        # a launch with FSDP would else have all but one process load nothing
+        whole = patch_environment(fsdp_cpu_ram_efficient_loading="false")
+        with _model_errors(name, kind.name), whole:
             model, loading = kind.model_class.from_pretrained(
                 name, output_loading_info=True, ignore_mismatched_sizes=True, **kind.model_options
             )
@@ -83,7 +90,42 @@ class Pretrained:
         tokenizer.model_max_length = min(tokenizer.model_max_length, _num_positions(model))
         return cls(name, model.eval(), tokenizer, _head(model, kind, loading), kind.task_type)
 
-    def fresh(self, method: Method, *, seed: int) -> nn.Module:
+    def divided(self, team: Team, device: torch.device) -> "Pretrained":
+        """Returns itself, now divided: each process of the team keeps a part of what is frozen.
+
+        Args:
+            team: The processes.
+            device: Where this process keeps its part.
+
+        Raises:
+            ConfigError: The model cannot be divided.
+        """
+        names = (name for name, _ in self.model.named_parameters())
+        kept = {name for name in names if self._is_head(name)}
+        return replace(self, shards=Shards(self.model, kept, team, device))
+
+    def whole(self) -> PreTrainedModel:
+        """Returns a copy of the model.
+
+        Raises:
+            ConfigError: It is divided among processes.
+        """
+        if self.shards is not None:
+            raise ConfigError(
+                f"Expected a launch in which each process holds all of {self.name}, got one that "
+                f"divides it (FSDP); launch without it."
+            )
+        return copy.deepcopy(self.model)
+
+    def untrained(self, device: torch.device) -> nn.Module:
+        """Returns the model as it is, on a device."""
+        model: nn.Module = copy.deepcopy(self.model, self._frozen())
+        if self.shards is None:
+            return model.to(device)
+        self.shards.lend(model).divide(model)
+        return model
+
+    def fresh(self, method: Method, *, seed: int, device: str | torch.device = "cpu") -> nn.Module:
         """Returns a model made ready for training by ``method``.
 
         It shares every weight that the method leaves frozen with all others, so nothing is copied
@@ -92,18 +134,32 @@ class Pretrained:
         Args:
             method: A PEFT configuration, `LINEAR_PROBE` or `FULL_FINE_TUNING`.
             seed: Seed of torch's global generator, which draws the head and the new parts.
+            device: Where it is moved; one that is divided is on its own already.
+
+        Raises:
+            ConfigError: The model is divided, and the method would train a part of it.
         """
+        if self.shards is not None and method == FULL_FINE_TUNING:
+            raise ConfigError(
+                f"Expected a method that leaves {self.name} frozen, as its weights are divided "
+                f"among the processes (FSDP); full fine-tuning needs a launch without FSDP."
+            )
         shared = {} if method == FULL_FINE_TUNING else self._frozen()
         model = copy.deepcopy(self.model, shared).requires_grad_(method == FULL_FINE_TUNING)
+        lent = None if self.shards is None else self.shards.lend(model)
         torch.manual_seed(seed)
         for name in self.head:
             self._draw(model.get_submodule(name))
+        ready: nn.Module = model
         if isinstance(method, PeftConfig):
-            return get_peft_model(model, self._for_task(method))
-        if method == LINEAR_PROBE:
+            ready = get_peft_model(model, self._for_task(method))
+        elif method == LINEAR_PROBE:
             for name in self.head:
                 model.get_submodule(name).requires_grad_(True)
-        return model
+        if lent is None:
+            return ready.to(device)
+        lent.divide(ready)
+        return ready
 
     def num_params(self, model: nn.Module) -> int:
         """Returns how many parameters of ``model`` are trained, its task head left out."""

@@ -9,12 +9,11 @@ before every exchange all say how they are (`Team.agree`), and where one failed,
 Gradients go through the process group that Accelerate made for the device. Words go through a gloo
 group of their own, which costs a device no synchronisation and bears silences of any length.
 
-Imports `errors`; imported by `training` and `state`.
+Imports `errors`; imported by all that a team has a share in.
 """
 
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -22,29 +21,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
-from ..errors import AutoConfigError, ConfigError, TrainingError, WorkerError
+from ..errors import AutoConfigError, TrainingError, WorkerError
 
-__all__ = ["Parallel", "Team"]
+__all__ = ["Team"]
 
 logger = logging.getLogger(__name__)
 
-Parallel = Literal["trials", "data"]
 Item = TypeVar("Item")
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 # Others may wait as long as the leader waits for trials of other workers, or for a data base.
 LONGEST_SILENCE = timedelta(days=30)
-SECONDS_BETWEEN_LOOKS = 0.01
+SECONDS_BETWEEN_LOOKS = (0.0001, 0.01)  # at first, and after some time
 
 # How a process is: the worst comes last.
 FINE, WISHES, FAILED, INTERRUPTED = range(4)
@@ -54,33 +49,25 @@ class Team:
     """One process of those that train together; of a single one all exchanges are empty.
 
     Args:
-        accelerator: Knows the processes of the launch.
-        parallel: "data" joins them; with "trials" each is alone.
+        rank: Number of this process; the first one leads.
+        size: Number of processes.
+        divides: Whether each holds only a part of the model.
 
-    Raises:
-        ConfigError: ``parallel`` is neither, or the launch would divide the model.
+    Attributes:
+        rank: As above.
+        size: As above.
+        divides: As above.
+        is_trying: Whether all processes are at the same piece of work.
     """
 
-    def __init__(self, accelerator: Accelerator, parallel: Parallel) -> None:
-        if parallel not in get_args(Parallel):
-            raise ConfigError(f"parallel must be 'trials' or 'data', got {parallel!r}.")
-        if accelerator.distributed_type in SHARDED:
-            raise ConfigError(
-                f"Expected a launch in which each process holds the whole model, got "
-                f"{accelerator.distributed_type.value}: all trials share one frozen base model, "
-                f"which it would cut into pieces. Launch without it (accelerate launch "
-                f"--multi_gpu, or --cpu); parallel='data' divides each batch, and "
-                f"micro_batch_size and gradient_checkpointing save memory."
-            )
-        if parallel == "data":
-            _refuse_strangers(accelerator)
-        joined = parallel == "data" and accelerator.num_processes > 1
-        self.size = accelerator.num_processes if joined else 1
-        self.rank = accelerator.process_index if joined else 0
+    def __init__(self, rank: int = 0, size: int = 1, *, divides: bool = False) -> None:
+        self.rank = rank
+        self.size = size
+        self.divides = divides and size > 1
+        self.is_trying = False
         self._group: Any = None
-        if joined:
+        if size > 1:
             self._group = dist.new_group(backend="gloo", timeout=LONGEST_SILENCE)
-        self._is_trying = False
         self._all_know = False
         self._was_interrupted = False
         self._is_over = False
@@ -94,6 +81,24 @@ class Team:
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Returns the items of this process; each belongs to one, and all have about as many."""
         return items[self.rank :: self.size]
+
+    def pieces(self, items: Sequence[Item], size: int) -> Iterator[tuple[Sequence[Item], bool]]:
+        """Yields the items of this process piece by piece, each with whether it counts.
+
+        To run a model that is divided takes all processes, so that then each gets as many pieces:
+        who has fewer items gets the first one of all again, which does not count.
+
+        Args:
+            items: The items of all processes.
+            size: Items of a piece at most.
+        """
+        own = self.share(items)
+        for start in range(0, len(own), size):
+            yield own[start : start + size], True
+        if self.divides:
+            most = -(-len(items) // self.size)
+            for _ in range(-(-most // size) - -(-len(own) // size)):
+                yield items[:1], False
 
     def tell(self, **words: Any) -> None:
         """Tells the others what to do now; they `hear` it.
@@ -120,9 +125,11 @@ class Team:
         length = self._new(1)
         work = dist.broadcast(length, 0, group=self._group, async_op=True)
         # Not `wait`, in which no signal would reach us.
+        seconds, longest = SECONDS_BETWEEN_LOOKS
         while not work.is_completed():
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        self._exchange(work.wait)
+            time.sleep(seconds)
+            seconds = min(2 * seconds, longest)
+        self.exchange(work.wait)
         words: dict[str, Any] = json.loads(self._receive(int(length)))
         return words
 
@@ -130,13 +137,16 @@ class Team:
     def attempt(self) -> Iterator[None]:
         """Ends for all processes in the same way: where one raises, all do.
 
+        One in another fails for itself: it is up to the leader whether the outer one does, too.
+
         Raises:
             TrainingError: Another process raised an error of ours.
             RuntimeError: Another process raised another error.
             KeyboardInterrupt: A process was interrupted.
             WorkerError: Another process is gone.
         """
-        self._is_trying, self._all_know = True, False
+        outer = self.is_trying, self._all_know
+        self.is_trying, self._all_know = True, False
         try:
             yield
         except BaseException as error:
@@ -146,7 +156,22 @@ class Team:
         else:
             self.agree()
         finally:
-            self._is_trying = False
+            self.is_trying, self._all_know = outer
+            self._all_know |= self._is_over
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Lets the leader do something of its own, or tell the others to, within an attempt.
+
+        They `hear` what, until it tells them to "go on".
+        """
+        self.is_trying, outer = False, self.is_trying
+        try:
+            yield
+        finally:
+            self.is_trying = outer
+            if not self._is_over:
+                self.tell(do="go on")
 
     def agree(self, *, wish: bool = False, error: BaseException | None = None) -> bool:
         """Hears how all processes are, before anything else is exchanged.
@@ -168,7 +193,7 @@ class Team:
             return wish
         codes = self._new(self.size)
         codes[self.rank] = self._code(wish, error)
-        self._exchange(lambda: dist.all_reduce(codes, group=self._group))
+        self.exchange(lambda: dist.all_reduce(codes, group=self._group))
         if codes.max() >= FAILED:
             self._stop(codes, error)
         return bool(codes[0] == WISHES)
@@ -180,7 +205,7 @@ class Team:
         length = self._new(1)
         if self.rank == 0:
             length[0] = -1 if data is None else len(data)
-        self._exchange(lambda: dist.broadcast(length, 0, group=self._group))
+        self.exchange(lambda: dist.broadcast(length, 0, group=self._group))
         return None if length < 0 else self._receive(int(length), data)
 
     def gather(self, data: bytes) -> list[bytes]:
@@ -189,12 +214,12 @@ class Team:
             return [data]
         lengths = self._new(self.size)
         lengths[self.rank] = len(data)
-        self._exchange(lambda: dist.all_reduce(lengths, group=self._group))
+        self.exchange(lambda: dist.all_reduce(lengths, group=self._group))
         longest = int(lengths.max())
         own = _to_tensor(data.ljust(longest, b"\0"))
         all_of_them = [torch.empty_like(own) for _ in range(self.size)]
         if longest:
-            self._exchange(lambda: dist.all_gather(all_of_them, own, group=self._group))
+            self.exchange(lambda: dist.all_gather(all_of_them, own, group=self._group))
         return [
             bytes(part[: int(length)].numpy().tobytes())
             for part, length in zip(all_of_them, lengths, strict=True)
@@ -244,11 +269,27 @@ class Team:
             parts.append((torch.zeros_like(parameter) if gradient is None else gradient).flatten())
         total = torch.cat(parts)
         wish = self.agree(wish=wish)
-        self._exchange(lambda: dist.all_reduce(total))
+        self.exchange(lambda: dist.all_reduce(total))
         pieces = torch.split(total[1:], [parameter.numel() for parameter in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.dtype)
         return total[0], wish
+
+    def exchange(self, work: Callable[[], Any]) -> Any:
+        """Returns what some exchange between all processes gives.
+
+        Raises:
+            WorkerError: One of them is gone.
+        """
+        try:
+            return work()
+        except RuntimeError as error:
+            self._all_know = self._is_over = True
+            raise WorkerError(
+                f"Expected all {self.size} processes that train together to be there, but one "
+                f"is gone or out of reach ({' '.join(str(error).split())[:300]}); see what it "
+                f"says, and run the same command again: what is finished is kept."
+            ) from error
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -271,7 +312,7 @@ class Team:
             self._heeded.clear()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        between_trials = self.rank == 0 and not self._is_trying
+        between_trials = self.rank == 0 and not self.is_trying
         is_first = not self._was_interrupted
         if is_first and not between_trials:
             self._was_interrupted = True
@@ -304,33 +345,12 @@ class Team:
     def _receive(self, length: int, data: bytes | None = None) -> bytes:
         content = _to_tensor(data) if data is not None else self._new(length, torch.uint8)
         if length:
-            self._exchange(lambda: dist.broadcast(content, 0, group=self._group))
+            self.exchange(lambda: dist.broadcast(content, 0, group=self._group))
         return content.numpy().tobytes()
 
     @staticmethod
     def _new(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros(size, dtype=dtype)
-
-    def _exchange(self, work: Callable[[], Any]) -> Any:
-        try:
-            return work()
-        except RuntimeError as error:
-            self._all_know = self._is_over = True
-            raise WorkerError(
-                f"Expected all {self.size} processes that train together to be there, but one "
-                f"is gone or out of reach ({' '.join(str(error).split())[:300]}); see what it "
-                f"says, and run the same command again: what is finished is kept."
-            ) from error
-
-
-def _refuse_strangers(accelerator: Accelerator) -> None:
-    """Makes sure that Accelerate knows all processes of the launch; on CPUs it has to be told."""
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
-    if launched > accelerator.num_processes:
-        raise ConfigError(
-            f"Expected {launched} processes that know each other, as launched, but Accelerate "
-            f"finds {accelerator.num_processes}; on CPUs set ACCELERATE_USE_CPU=true."
-        )
 
 
 def _to_tensor(data: bytes) -> Tensor:

@@ -9,7 +9,6 @@ Imports `errors`, `outcome`, `tasks`, `tuner` and what lies beside it; imported 
 """
 
 import logging
-import math
 import os
 import time
 import weakref
@@ -17,42 +16,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import Tensor, nn
+from torch import nn
 from transformers import PretrainedConfig
 
-from ..errors import TrainingError, WorkerError
+from ..errors import ConfigError, TrainingError, WorkerError
 from ..outcome import Outcome
 from ..tasks import Evaluation, Task
-from ..tasks.kind import Example
-from ..tuner.placement import find_layers
 from .checkpoint import Checkpoint
-from .fit import Fit, Observer
+from .evaluator import SplitName
+from .fit import Observer
+from .launch import Parallel, accelerator_of_launch, team_of
 from .method import method_of, method_text
 from .plan import TrainingPlan
 from .pretrained import Method, Pretrained
-from .team import Parallel, Team
+from .rungs import Report, at_rungs
+from .trainer import Trainer
 
 __all__ = ["Training"]
 
 logger = logging.getLogger(__name__)
-
-EVALUATION_BATCH_SIZE = 128
-# Of the examples of a training, the share that a rung is evaluated on, so that it takes about 3 %
-# of the training's time.
-RUNG_SHARE = 1 / 16
-# between the seeds of dropout in the processes of a team; no two searches come that near
-SEEDS_APART = 2**24
-
-# Called with the share of the training that is done, the score and the loss; may end the training
-# by an exception.
-Report = Callable[[float, float, float | None], None]
-SplitName = Literal["train", "dev", "test"]
 
 
 class Training:
@@ -71,7 +55,8 @@ class Training:
             nothing.
 
     Raises:
-        ConfigError: The launch divides models among processes, as FSDP and DeepSpeed do.
+        ConfigError: The launch divides models among processes as DeepSpeed does, or as FSDP does
+            while ``parallel`` is "trials".
     """
 
     def __init__(
@@ -89,25 +74,26 @@ class Training:
         self.plan = plan or TrainingPlan()
         self.seed = seed
         self.checkpoint_folder = None if checkpoint_folder is None else Path(checkpoint_folder)
-        self.accelerator = Accelerator()
-        self._team = Team(self.accelerator, parallel)
-        self._alone = Team(self.accelerator, "trials")
+        self.accelerator = accelerator_of_launch()
+        self._team = team_of(self.accelerator, parallel)
         # the model that all processes of the team hold
         self._held: Callable[[], nn.Module | None] = lambda: None
-        self._tokenised: dict[str, list[Example]] = {}
-        self._micro_batch_size = self.plan.micro_batch_size
+        self._trainer = Trainer(model, task, self.plan, self.accelerator, self._team)
 
-    @cached_property
+    @property
     def pretrained(self) -> Pretrained:
         """The model and its tokenizer, loaded when they are first needed.
 
         Raises:
-            ConfigError: The model cannot be loaded.
+            ConfigError: The model cannot be loaded, or cannot be divided as the launch asks for.
             PlacementError: The model has no layout that our parts fit into.
         """
-        pretrained = Pretrained.load(self.model, self.task)
-        find_layers(pretrained.model)
-        return pretrained
+        return self._trainer.pretrained
+
+    @property
+    def divides_model(self) -> bool:
+        """Whether each process holds a part of the model only, as the launch asks for (FSDP)."""
+        return self._team.divides
 
     def load(self) -> None:
         """Loads the model and tokenises the data now rather than at the first training.
@@ -120,7 +106,7 @@ class Training:
             TaskError: The tokenizer does not fit the task.
         """
         self._team.tell(do="load")
-        self._load()
+        self._trainer.load()
 
     @contextmanager
     def together(self) -> Iterator[bool]:
@@ -210,30 +196,27 @@ class Training:
     ) -> Evaluation:
         """Returns the metric and loss of ``model`` on a split, or on some rows of it.
 
-        All processes of a team share the work if it is the model that they trained last.
+        All processes of a team share the work if they hold the model: it is the one that they
+        trained last, or are training.
+
+        Raises:
+            ConfigError: They do not, and it is divided among them.
         """
         if self._held() is not model:
-            return self._evaluate(model, split, rows, self._alone)
+            if self._team.divides:
+                raise ConfigError(
+                    "Expected the model that was trained last, which all processes hold together "
+                    "(FSDP), got another one."
+                )
+            return self._trainer.evaluate(model, split, rows, alone=True)
         self._team.tell(do="evaluate", split=split, rows=None if rows is None else list(rows))
-        with self._team.attempt():
-            return self._evaluate(model, split, rows, self._team)
+        return self._evaluate_held(model, split, rows)
 
-    def _at_rungs(self, report: Report) -> Observer:
-        """Returns an observer that evaluates at each rung and reports it."""
-        num_steps = self.plan.num_steps(len(self._examples("train")))
-        fractions = {round(fraction * num_steps): fraction for fraction in self.plan.rungs}
-        num_dev = len(self._examples("dev"))
-        size = min(num_dev, math.ceil(RUNG_SHARE * num_steps * self.plan.batch_size))
-        # the same examples in all trainings, which are compared by them
-        generator = torch.Generator().manual_seed(self.seed)
-        rows = torch.randperm(num_dev, generator=generator)[:size].tolist()
-
-        def observe(model: nn.Module, step: int) -> None:
-            if step in fractions and step < num_steps:
-                evaluation = self.evaluate(model, "dev", rows=rows)
-                report(fractions[step], evaluation.score, evaluation.loss)
-
-        return observe
+    def untrained(self) -> nn.Module:
+        """Returns the model as it is before any training."""
+        self._held = lambda: None
+        self._team.tell(do="hold")
+        return self._untrained()
 
     @cached_property
     def model_config(self) -> PretrainedConfig:
@@ -259,29 +242,45 @@ class Training:
         }
 
     def _follow(self) -> None:
-        """Does what the leader tells, until it tells no more; what fails here fails there too."""
-        model: nn.Module | None = None  # held until the next one is trained
+        """Does what the leader tells, until it tells no more."""
+        model: nn.Module | None = None
         while (words := self._team.hear())["do"] != "end":
-            try:
-                if words["do"] == "load":
-                    self._load()
-                elif words["do"] == "train":
-                    model = None
-                    method, rate = method_of(words["method"]), words["learning_rate"]
-                    checkpoint = self._checkpoint(method, rate, words["seed"])
-                    model = self._train(checkpoint, method, rate, words["seed"], None)
-                elif model is not None:
-                    with self._team.attempt():
-                        self._evaluate(model, words["split"], words["rows"], self._team)
-            except WorkerError:
-                raise
-            except Exception as error:
-                logger.debug("Failed with the leader: %s", error)
+            model = self._obey(words, model)
 
-    def _load(self) -> None:
-        with self._team.attempt():
-            for split in ("train", "dev", "test"):
-                self._examples(split)
+    def _attend(self, model: nn.Module, step: int) -> None:
+        """Does what the leader tells between two steps."""
+        while (words := self._team.hear())["do"] != "go on":
+            self._obey(words, model)
+
+    def _obey(self, words: dict[str, Any], model: nn.Module | None) -> nn.Module | None:
+        """Does one thing; what fails here fails in the leader, too.
+
+        Args:
+            words: What it is.
+            model: The model that all hold.
+
+        Returns:
+            The model that all hold from then on.
+        """
+        try:
+            if words["do"] == "load":
+                self._trainer.load()
+            elif words["do"] == "hold":
+                model = None  # room for the next one
+                return self._untrained()
+            elif words["do"] == "train":
+                model = None
+                method, rate = method_of(words["method"]), words["learning_rate"]
+                checkpoint = self._checkpoint(method, rate, words["seed"])
+                observe = self._attend if words["observed"] else None
+                return self._train(checkpoint, method, rate, words["seed"], observe)
+            elif model is not None:
+                self._evaluate_held(model, words["split"], words["rows"])
+        except WorkerError:
+            raise
+        except Exception as error:
+            logger.debug("Failed with the leader: %s", error)
+        return model
 
     def _checkpoint(self, method: Method, learning_rate: float, seed: int) -> Checkpoint:
         what = {"method": method_text(method), "learning_rate": learning_rate, "seed": seed}
@@ -301,93 +300,52 @@ class Training:
     ) -> nn.Module:
         self._held = lambda: None
         if self._team.rank == 0:
-            self._team.tell(do="train", method=method_text(method), learning_rate=rate, seed=seed)
-        while True:
-            try:
-                model = self._attempt(checkpoint, method, rate, seed, observe)
-            except RuntimeError as error:
-                self._halve_micro_batch(error)
-                checkpoint.discard()
-            else:
-                if not self._team.is_alone:
-                    self._held = weakref.ref(model)
-                return model
-            # only now, as the error held all that the attempt had
-            clear_device_cache(garbage_collection=True)
-
-    def _attempt(
-        self,
-        checkpoint: Checkpoint,
-        method: Method,
-        rate: float,
-        seed: int,
-        observe: Observer | None,
-    ) -> nn.Module:
-        with self._team.attempt():
-            set_seed(seed)
-            model = self.pretrained.fresh(method, seed=seed).to(self.accelerator.device)
-            if self._team.rank:  # the same weights, but dropout of its own
-                set_seed(seed + SEEDS_APART * self._team.rank)
-            try:
-                self._fit()(model, self._examples("train"), rate, seed, checkpoint, observe)
-            finally:
-                # Accelerate keeps every optimizer that it prepared until it is told to let go
-                self.accelerator.free_memory()
+            told = {"method": method_text(method), "learning_rate": rate, "seed": seed}
+            self._team.tell(do="train", observed=observe is not None, **told)
+            observe = self._before_all(observe)
+        model = self._trainer.train(method, rate, seed, checkpoint, observe)
+        self._hold(model)
         return model
 
-    def _evaluate(
-        self, model: nn.Module, split: SplitName, rows: Sequence[int] | None, team: Team
+    def _before_all(self, observe: Observer | None) -> Observer | None:
+        """Returns an observer while whom the others wait, or evaluate what it wants evaluated."""
+        if observe is None or self._team.is_alone:
+            return observe
+
+        def observe_held(model: nn.Module, step: int) -> None:
+            self._hold(model)
+            with self._team.aside():
+                observe(model, step)
+            if self._held() is None:
+                raise TrainingError("An evaluation failed half way, and the model with it.")
+
+        return observe_held
+
+    def _untrained(self) -> nn.Module:
+        model = self._trainer.untrained()
+        self._hold(model)
+        return model
+
+    def _hold(self, model: nn.Module) -> None:
+        if not self._team.is_alone:
+            self._held = weakref.ref(model)
+
+    def _evaluate_held(
+        self, model: nn.Module, split: SplitName, rows: Sequence[int] | None
     ) -> Evaluation:
-        model.eval()
-        kind, examples = self.task.kind, self._examples(split)
-        chosen = range(len(examples)) if rows is None else rows
-        order = sorted(chosen, key=lambda row: kind.length(examples[row]))
-        own, size = team.share(order), self._evaluation_batch_size
-        outputs: dict[int, Any] = {}
-        with torch.inference_mode(), self.accelerator.autocast():
-            for start in range(0, len(own), size):
-                part = own[start : start + size]
-                batch = self._batch([examples[row] for row in part])
-                outputs |= zip(part, kind.predict(model, batch), strict=True)
-        outputs = team.join(outputs)
-        labels = kind.labels(getattr(self.task, split), examples)
-        return self.task.evaluate([outputs[row] for row in chosen], [labels[row] for row in chosen])
+        try:
+            return self._trainer.evaluate(model, split, rows)
+        except Exception:
+            if self._team.divides:  # some layers may be together and others not
+                self._held = lambda: None
+            raise
 
-    @property
-    def _evaluation_batch_size(self) -> int:
-        """Examples at once; no more than in training where a token has scores of all others."""
-        if not self.task.kind.writes_text:
-            return EVALUATION_BATCH_SIZE
-        return min(EVALUATION_BATCH_SIZE, self._micro_batch_size or self.plan.batch_size)
-
-    def _fit(self) -> Fit:
-        return Fit(
-            accelerator=self.accelerator,
-            team=self._team,
-            plan=self.plan,
-            kind=self.task.kind,
-            batch_of=self._batch,
-            micro_batch_size=self._micro_batch_size,
+    def _at_rungs(self, report: Report) -> Observer:
+        return at_rungs(
+            report,
+            lambda model, rows: self.evaluate(model, "dev", rows=rows),
+            self.plan,
+            num_train=len(self._trainer.examples("train")),
+            num_dev=len(self._trainer.examples("dev")),
+            seed=self.seed,
         )
-
-    def _halve_micro_batch(self, error: RuntimeError) -> None:
-        size = self._micro_batch_size or -(-self.plan.batch_size // self._team.size)
-        if size == 1 or not should_reduce_batch_size(error):
-            raise error
-        self._micro_batch_size = size // 2
-        logger.warning(
-            "Out of memory; training again with %d examples at once.", self._micro_batch_size
-        )
-
-    def _examples(self, split: SplitName) -> list[Example]:
-        if split not in self._tokenised:
-            self._tokenised[split] = self.task.tokenize(
-                getattr(self.task, split),
-                self.pretrained.tokenizer,
-                max_length=self.plan.max_length,
-            )
-        return self._tokenised[split]
-
-    def _batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        batch = self.task.kind.collate(examples, self.pretrained.tokenizer)
-        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}

@@ -36,7 +36,7 @@ from .modules import (
 )
 from .site import Site
 
-__all__ = ["LayerPlaces", "find_layers"]
+__all__ = ["LayerPlaces", "find_layers", "stacked_layers"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,11 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
             repeats = _repeats(layer, holder_size) if holder_size else 1
             places.append(_find_places(Found(f"{stack.name}.{i}", layer), names, repeats))
     return places
+
+
+def stacked_layers(model: nn.Module) -> list[nn.Module]:
+    """Returns the layers of all stacks of ``model``, in the order of `find_layers`."""
+    return [layer for stack, _ in _find_stacks(model) for layer in stack.module.children()]
 
 
 def _find_stacks(model: nn.Module) -> list[tuple[Found, int]]:

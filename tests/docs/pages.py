@@ -37,6 +37,8 @@ def plain(words: list[str]) -> list[str]:
         words = words[1:]
     if words[:2] == ["accelerate", "launch"]:
         words = words[2:]
+        while words[0].startswith("--"):  # flags of the launcher
+            words = words[1:]
     if words[:2] == ["torchrun", "--nproc_per_node"]:
         words = words[3:]
     if words[:1] == ["-m"]:

@@ -104,7 +104,8 @@ def test_micro_batches_leave_the_loss_as_it_is(request, folder, name):
         plan = TrainingPlan(max_steps=1, batch_size=8, max_length=24, micro_batch_size=size)
         training = training_of(request, folder, name, plan)
         model = training.pretrained.fresh(CONFIG, seed=0).eval()
-        losses.append(training._fit().backward(model, training._examples("train")[:8]).item())
+        examples = training._trainer.examples("train")
+        losses.append(training._trainer.fit().backward(model, examples[:8]).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -133,7 +134,7 @@ def test_a_part_of_long_texts_is_evaluated_too(request):
     plan = TrainingPlan(max_steps=1, max_length=4)
     training = training_of(request, "tiny_decoder", "language-modelling", plan)
     model = training.pretrained.fresh(CONFIG, seed=0)
-    num_examples = len(training._examples("dev"))
+    num_examples = len(training._trainer.examples("dev"))
     assert num_examples > len(training.task.dev)
     parts = [training.evaluate(model, "dev", rows=rows) for rows in ([0], [num_examples - 1])]
     whole = training.evaluate(model, "dev", rows=range(num_examples))
