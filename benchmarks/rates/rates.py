@@ -127,7 +127,7 @@ def elsewhere(tried: Tried, others: list[Tried]) -> float:
 
     That is all that can be had without looking at the task: what it falls short by is the task's.
     """
-    same = [other for other in others if other.name == tried.name] or others
+    same = [other for other in others if other.name == tried.name]
     rates = sorted(set.intersection(*(set(other.scores) for other in same)))
     return max(rates, key=lambda rate: mean(other.scores[rate] for other in same))
 
@@ -149,10 +149,11 @@ def ways(tried: list[Tried], others: list[Tried]) -> dict[str, tuple[float, list
     if others:
         learned = rule(fitted(others))
         found["a rule by size from the other tasks"] = (1.0, [t.short(learned(t)) for t in tried])
-        found["its own best on the other tasks"] = (
-            1.0,
-            [t.short(elsewhere(t, others)) for t in tried],
-        )
+    known = {other.name for other in others}
+    both = [t for t in tried if t.name in known]
+    if both:
+        shorts = [t.short(elsewhere(t, others)) for t in both]
+        found["its own best on the other tasks"] = (1.0, shorts)
     probed = [t for t in tried if t.quarters.keys() == t.scores.keys()]
     if probed:
         shorts = [t.short(min(t.quarters, key=t.quarters.__getitem__)) for t in probed]
