@@ -11,6 +11,7 @@ Imports `errors`, `run`, `place`, `patience` and `storage_url`; imported by `sea
 
 import hashlib
 import logging
+import random
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -59,6 +60,7 @@ _SETTINGS = "SELECT " + ", ".join(
 )
 _LOCK_NOT_AVAILABLE = "55P03"
 _SECONDS_BETWEEN_LOCK_WARNINGS = 60.0
+_SECONDS_BETWEEN_LOOKS = (0.05, 0.3)
 
 # Tables are made once for all studies of a data base.
 _TABLES = "peft_autoconfig tables"
@@ -104,9 +106,19 @@ class DatabasePlace:
 
     @contextmanager
     def first_lock(self) -> Iterator[None]:
-        with self._engine.connect() as connection:
-            self._acquire(connection, _TABLES)
-            yield
+        # Looks now and then instead of waiting: who waits holds a connection, and who has the lock
+        # takes two more, which a pooler may not have then.
+        key = {"key": _key_of(_TABLES)}
+        waiting = _Waiting(self.where)
+        while True:
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql(_SETTINGS)
+                found = connection.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), key)
+                if found.scalar_one():
+                    yield
+                    return
+            waiting.tell()
+            time.sleep(random.uniform(*_SECONDS_BETWEEN_LOOKS))
 
     @contextmanager
     def lock(self) -> Iterator[Connection]:
@@ -154,20 +166,36 @@ class DatabasePlace:
 
     def _acquire(self, connection: Connection, name: str) -> None:
         """Waits for a lock of the data base; it ends with the transaction."""
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-        since = time.monotonic()
+        waiting = _Waiting(self.where)
         while True:
             try:
                 connection.exec_driver_sql(_SETTINGS)
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+                statement = text("SELECT pg_advisory_xact_lock(:key)")
+                connection.execute(statement, {"key": _key_of(name)})
                 return
             except OperationalError as error:
                 if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE:
                     raise
                 connection.rollback()
-            if time.monotonic() - since > _SECONDS_BETWEEN_LOCK_WARNINGS:
-                since = time.monotonic()
-                logger.warning("Others hold the lock of %s; still waiting for it.", self.where)
+            waiting.tell()
+
+
+class _Waiting:
+    """Says now and then that a lock is still waited for."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._since = time.monotonic()
+
+    def tell(self) -> None:
+        if time.monotonic() - self._since > _SECONDS_BETWEEN_LOCK_WARNINGS:
+            self._since = time.monotonic()
+            logger.warning("Others hold the lock of %s; still waiting for it.", self._where)
+
+
+def _key_of(name: str) -> int:
+    """Returns the number by which the data base knows a lock."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def place_of(folder: RunFolder, storage: str | None) -> Place:

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-__all__ = ["PASSWORD", "Server", "missing"]
+__all__ = ["PASSWORD", "Server", "free_port", "missing"]
 
 # Only ever valid on a server that lives as long as a test.
 PASSWORD = "s3cret-Pa55word"
@@ -41,7 +41,7 @@ class Server:
     def __init__(self, *, connections: int = 100, folder: Path | None = None) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="pg", dir=folder)
         self.folder = Path(self._temporary.name)
-        self.port = _free_port()
+        self.port = free_port()
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
         self._call("initdb", "-D", self._data, "-U", "searcher", "--auth=trust", "-E", "UTF8")
@@ -78,10 +78,25 @@ class Server:
         """Ends the server as a crash would: it has to recover at the next start."""
         self._call("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop", check=False)
 
-    def sql(self, statement: str, database: str = "search") -> str:
-        """Returns what a statement gives, as text."""
-        where = ("-h", str(self.folder), "-p", str(self.port), "-U", "searcher", "-d", database)
-        return self._call("psql", "-X", "-q", "-t", "-A", *where, "-c", statement)
+    def sql(
+        self,
+        statement: str,
+        database: str = "search",
+        *,
+        port: int | None = None,
+        check: bool = True,
+    ) -> str:
+        """Returns what a statement gives, as text.
+
+        Args:
+            statement: The statement.
+            database: Name of the data base.
+            port: That of another program which has its socket in our folder.
+            check: Whether an error raises; else it is what is returned.
+        """
+        where = ("-h", str(self.folder), "-p", str(port or self.port))
+        options = (*where, "-U", "searcher", "-d", database, "-c", statement)
+        return self._call("psql", "-X", "-q", "-t", "-A", *options, check=check)
 
     @property
     def _data(self) -> str:
@@ -114,7 +129,8 @@ def _programs() -> Path | None:
     return next((f for f in found if all((f / name).exists() for name in needed)), None)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

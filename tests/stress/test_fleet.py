@@ -3,6 +3,7 @@
 import pytest
 
 from .fleet import Fleet
+from .pooler import Pooler, missing_pooler
 
 
 @pytest.fixture
@@ -44,3 +45,16 @@ def test_a_data_base_that_crashes_beneath_them(server, fleet):
     fleet.run(12, harm=restart, until=lambda: fleet.tally.restarts >= 2)
     assert fleet.tally.restarts == 2
     check(fleet.tally, 12)
+
+
+def test_killed_behind_a_pooler(server, tmp_path):
+    if reason := missing_pooler():
+        pytest.skip(reason)
+    folder = tmp_path / tmp_path.name
+    with Pooler(server, connections=4) as pooler:
+        fleet = Fleet(folder, pooler.url, workers=6, seconds=0.1)
+        fleet.run(12, harm=fleet.kill, until=lambda: fleet.tally.kills >= 4)
+        assert fleet.tally.kills == 4
+        check(fleet.tally, 12)
+        behind = pooler.asked("SHOW SERVERS").splitlines()
+    assert 1 <= len(behind) <= 4
