@@ -187,10 +187,11 @@ def _auto_mapping(peft_model: PeftModel, config: AutoPEFTConfig) -> dict[str, An
 def _refuse_other_method(folder: Path) -> None:
     try:
         record = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
-    if record.get("peft_type") != "LORA":
+    method = record.get("peft_type") if isinstance(record, dict) else None
+    if method != "LORA":
         raise ConfigError(
-            f"{folder} holds an adapter of the method {record.get('peft_type')!r}, which would be "
-            "overwritten; name another directory."
+            f"{folder} holds an adapter of the method {method!r}, which would be overwritten; name "
+            "another directory."
         )

@@ -68,7 +68,7 @@ def _peft_type(folder: Path) -> str:
     file = folder / CONFIG_NAME
     try:
         return str(json.loads(file.read_text(encoding="utf-8"))["peft_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{file} must be the configuration of a saved PEFT adapter, and cannot be read as "
             f"such: {error!r}."

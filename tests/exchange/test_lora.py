@@ -192,6 +192,16 @@ def test_other_methods_and_names_are_refused(tmp_path):
         save_as_lora(drawn(tiny_bert(), lora_rank=2), tmp_path, adapter_name="mine")
 
 
+def test_strange_files_in_the_way_are_refused_or_replaced(tmp_path):
+    ours, file = drawn(tiny_bert(), lora_rank=2), tmp_path / "adapter_config.json"
+    file.write_text("[]")
+    with pytest.raises(ConfigError, match="an adapter of the method None"):
+        save_as_lora(ours, tmp_path)
+    file.write_text("[" * 200_000)  # too deep to be read
+    save_as_lora(ours, tmp_path)
+    assert PeftConfig.from_pretrained(tmp_path).peft_type == "LORA"
+
+
 def test_our_own_checkpoint_is_not_overwritten(tmp_path):
     ours = drawn(tiny_bert(), lora_rank=2)
     ours.save_pretrained(tmp_path)

@@ -100,6 +100,12 @@ def test_a_card_that_cannot_be_read_is_named(tmp_path):
         add_usage(tmp_path)
 
 
+def test_a_configuration_too_deep_to_be_read_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("[" * 200_000)
+    with pytest.raises(ConfigError, match="must be the configuration of a saved PEFT adapter"):
+        add_usage(tmp_path)
+
+
 def test_methods_of_peft_need_no_import(tmp_path):
     before = save(tmp_path, LoraConfig())
     assert add_usage(tmp_path) is None
