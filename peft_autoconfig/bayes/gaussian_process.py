@@ -30,6 +30,7 @@ JITTER = 1e-6  # added to variances of 1
 LENGTH_SCALE_DEVIATION = math.sqrt(3)  # of the prior of its logarithm
 NOISE_PRIOR = (-4.0, 1.0)  # mean and deviation of the logarithm of the noise's variance
 SMALLEST = (2.5e-2, 1e-4)  # length scale and noise variance
+LARGEST_LOG = 700.0  # a line search may step far beyond; e to the power of 710 is no float
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def fit(
 
     def process(logs: NDArray[np.float64]) -> GaussianProcess:
         scales = torch.from_numpy(logs[:-1]).exp()
-        return GaussianProcess.condition(X, Y, scales, math.exp(logs[-1]), deviation=deviation)
+        return GaussianProcess.condition(X, Y, scales, _noise(logs), deviation=deviation)
 
     modes = _prior_modes(X.shape[1])
     if len(Y) < 2 or float(Y.std()) == 0:
@@ -177,7 +178,7 @@ def _objective(
     needs no ``n x n x d`` array. At the best c its own gradient is 0.
     """
     n = len(X)
-    scaled, noise = X / torch.from_numpy(logs[:-1]).exp(), math.exp(logs[-1])
+    scaled, noise = X / torch.from_numpy(logs[:-1]).exp(), _noise(logs)
     kernel = prior * rbf(scaled, scaled)
     factor = cholesky(kernel + noise * torch.eye(n, dtype=X.dtype))
     constant, weights = _solve(factor, Y)
@@ -192,6 +193,10 @@ def _objective(
     value += float((logs + 0.5 * distance**2).sum())
     gradient += 1 + distance / deviations
     return value / n, gradient / n
+
+
+def _noise(logs: NDArray[np.float64]) -> float:
+    return math.exp(min(logs[-1], LARGEST_LOG))
 
 
 def _solve(factor: Tensor, Y: Tensor) -> tuple[float, Tensor]:

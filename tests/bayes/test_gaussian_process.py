@@ -45,6 +45,13 @@ def test_posterior_is_that_of_the_textbook(deviation):
     np.testing.assert_allclose(process.posterior(fresh)[1], covariance.diagonal(), atol=1e-10)
 
 
+def test_a_line_search_may_step_beyond_all_floats():
+    X, Y = data()
+    value, gradient = module._objective(np.full(5, 800.0), X, Y, torch.ones(20, 20).double())
+    assert math.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rises", [False, True])
 def test_gradient_against_finite_differences(seed, rises):
