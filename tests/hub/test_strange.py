@@ -26,7 +26,7 @@ from tests.conftest import tiny_bert
 said = {}
 for name in sys.argv[1:]:
     training = SimpleNamespace(
-        pretrained=SimpleNamespace(model=tiny_bert()),
+        pretrained=SimpleNamespace(whole=tiny_bert),
         accelerator=SimpleNamespace(device="cpu"),
         model="tiny",
     )

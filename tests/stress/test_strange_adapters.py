@@ -30,7 +30,7 @@ SHAPES = [[2**40, 2**20], [2**31], [-1], [0], [2**63, 2**63], [], [1] * 100]
 
 def training():
     """What `load_adapter` knows of a training."""
-    pretrained, accelerator = SimpleNamespace(model=tiny_bert()), SimpleNamespace(device="cpu")
+    pretrained, accelerator = SimpleNamespace(whole=tiny_bert), SimpleNamespace(device="cpu")
     return SimpleNamespace(pretrained=pretrained, accelerator=accelerator, model="tiny")
 
 
