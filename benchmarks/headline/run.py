@@ -24,7 +24,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "table"))
 from collect import default_model, train  # noqa: E402
-from table import FILE_FORMAT, Run, fidelity_folder, table_space  # noqa: E402
+from table import FILE_FORMAT, Run, Table, fidelity_folder, table_space  # noqa: E402
 
 from peft_autoconfig import Outcome, Search, SearchSpace  # noqa: E402
 from peft_autoconfig.front.baselines import all_baselines, baseline_rates, constant_predictor  # noqa: E402
@@ -32,6 +32,8 @@ from peft_autoconfig.front.comparison import Comparison, Row  # noqa: E402
 from peft_autoconfig.search.trial import TrialRecord  # noqa: E402
 from peft_autoconfig.tasks import load_task  # noqa: E402
 from peft_autoconfig.training import Training, TrainingPlan  # noqa: E402
+from peft_autoconfig.training.method import method_text  # noqa: E402
+from peft_autoconfig.training.pretrained import Method  # noqa: E402
 
 RESULTS = HERE / "results"
 EVALUATIONS = 2  # points of the learning curve of a trial
@@ -107,30 +109,39 @@ class Bench:
         return search
 
     def _evaluate(self, kind: str, config, learning_rate: float) -> Outcome:
-        """Trains one trial and makes it a line of the table of trainings, with its curve."""
-        curve = train(
-            self.training, config, learning_rate, self.training.seed, evaluations=EVALUATIONS
-        )
+        """Trains one trial and makes it a line of the table of trainings, or finds it there."""
+        folder = fidelity_folder(HERE.parent / "table" / "results", self.options.batch_size)
+        file = folder / f"{self.task}-{kind}.jsonl"
+        for run in Table.read_file(file, self.space):
+            if (run.config, run.learning_rate) == (config, learning_rate):
+                return outcome_of(run)
+        seed = self.training.seed
+        curve = train(self.training, config, learning_rate, seed, evaluations=EVALUATIONS)
         num_params = self.space.num_params(config)
-        run = Run(self.task, config, learning_rate, self.training.seed, num_params, tuple(curve))
+        run = Run(self.task, config, learning_rate, seed, num_params, tuple(curve))
         facts = {
             "format": FILE_FORMAT,
             "precision": self.training.accelerator.mixed_precision,
             "device": str(self.training.accelerator.device),
             "threads": torch.get_num_threads(),
         }
-        folder = fidelity_folder(HERE.parent / "table" / "results", self.options.batch_size)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{self.task}-{kind}.jsonl").open("a") as lines:
+        with file.open("a") as lines:
             lines.write(json.dumps(run.to_dict() | facts) + "\n")
-        _, score, loss, seconds = curve[-1]
-        return Outcome(score=score, loss=loss, seconds=seconds)
+        return outcome_of(run)
 
     def hand_made(self) -> None:
         """Adds a row for each hand-made choice."""
         for baseline in all_baselines(self.training.model_config.hidden_size):
             rates = baseline_rates(baseline.method, HAND_MADE_RATES)
-            self.add("hand-made", self.comparison.row(baseline.name, baseline.method, rates))
+            row = self.comparison.row(baseline.name, baseline.method, rates)
+            self.add("hand-made", row, dev=self.best_dev(baseline.method))
+
+    def best_dev(self, method: Method) -> float:
+        """Returns the search-dev score by which a method got its rate."""
+        evaluations = json.loads(self.comparison.file.read_text())["evaluations"]
+        of_method = [e for e in evaluations if e["method"] == method_text(method)]
+        return max(e["dev"] for e in of_method if e["test"] is None)
 
     def found(self, search: Search, kind: str) -> None:
         """Adds a row for the best configuration within each budget, and within hand-made ones'."""
@@ -142,7 +153,7 @@ class Bench:
         for name, member in self.members(search, budgets).items():
             title = f"{kind}, trial {member.number}"
             row = self.comparison.row(title, member.config, [member.learning_rate])
-            self.add(kind, row, budget=name)
+            self.add(kind, row, dev=member.score, budget=name)
 
     def transferred(self, search: Search) -> None:
         """Adds rows for what a search found on another task, at the rate that it found there."""
@@ -163,7 +174,9 @@ class Bench:
         within = {name: [m for m in front if m.num_params <= n] for name, n in budgets.items()}
         return {name: members[-1] for name, members in within.items() if members}
 
-    def add(self, kind: str, row: Row, *, budget: str | None = None) -> None:
+    def add(
+        self, kind: str, row: Row, *, dev: float | None = None, budget: str | None = None
+    ) -> None:
         self.rows.append(
             {
                 "kind": kind,
@@ -171,6 +184,7 @@ class Bench:
                 "budget": budget,
                 "num_params": row.num_params,
                 "learning_rate": row.learning_rate,
+                "dev": dev,
                 "scores": row.scores,
             }
         )
@@ -188,6 +202,11 @@ class Bench:
             "rows": self.rows,
         }
         (RESULTS / f"{self.task}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def outcome_of(run: Run) -> Outcome:
+    _, score, loss, seconds = run.curve[-1]
+    return Outcome(score=score, loss=loss, seconds=seconds)
 
 
 def say(*words: object) -> None:
