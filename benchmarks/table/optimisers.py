@@ -1,6 +1,6 @@
 """Samplers on the tables of real trainings: which finds more in as many trainings?
 
-    python benchmarks/table/optimisers.py --tasks trec questions cr --batch-size 16
+    python benchmarks/table/optimisers.py --tasks trec questions
 
 The score of any configuration is interpolated from the table by a model, a Gaussian process or a
 forest of trees: the first is of the kind that our sampler has and may favour it, the second is of
@@ -20,7 +20,7 @@ import optuna
 import torch
 from scipy.stats import wilcoxon
 from sklearn.ensemble import ExtraTreesRegressor
-from table import Run, Table
+from table import DEFAULT_BATCH_SIZE, Run, Table
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "optimiser"))
@@ -89,6 +89,8 @@ class TableProblem:
 def repetition_errors(table: Table) -> np.ndarray:
     """Returns the deviations of repeated trainings from their means, of their full size."""
     groups = [np.array(scores) for scores in table.repeated]
+    if not groups:
+        sys.exit("expected a table with repeated trainings, which tell the noise; collect more")
     return np.concatenate([(g - g.mean()) * np.sqrt(len(g) / (len(g) - 1)) for g in groups])
 
 
@@ -105,7 +107,7 @@ def read_options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--tasks", nargs="+", default=["trec", "questions"])
-    add("--batch-size", type=int, default=16, help="fidelity of the trainings")
+    add("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, help="of the trainings")
     add("--methods", nargs="+", default=["ours", "random", "tpe", "nsga3", "mutation"])
     add("--instances", type=int, default=10)
     add("--budget", type=int, default=40)

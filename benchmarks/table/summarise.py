@@ -4,15 +4,22 @@ import json
 from pathlib import Path
 
 import numpy as np
-from table import Table
+from table import DEFAULT_BATCH_SIZE, Table, fidelity_folder
 
 FOLDER = Path(__file__).parent
+BATCH_SIZES = (DEFAULT_BATCH_SIZE, 16)
 MARK = "<!-- tables, written by summarise.py -->"
 
 
 def main() -> None:
-    tasks = sorted({file.name.rpartition("-")[0] for file in FOLDER.glob("results/*.jsonl")})
-    tables = {task: Table.load(FOLDER / "results", task) for task in tasks}
+    results = FOLDER / "results"
+    tables = {}
+    for batch_size in BATCH_SIZES:
+        files = fidelity_folder(results, batch_size).glob("*.jsonl")
+        for task in sorted({file.name.rpartition("-")[0] for file in files}):
+            table = Table.load(results, task, batch_size=batch_size)
+            tables[f"{task}, steps of {batch_size}"] = table
+    tasks = {name.partition(",")[0] for name in tables}
     trainings = sum(len(table.runs) for table in tables.values())
     seconds = sum(run.curve[-1][3] for table in tables.values() for run in table.finished)
     summary = {
@@ -30,7 +37,8 @@ def main() -> None:
     ]
     for task, table in tables.items():
         best = max(run.score for run in table.finished)
-        lines.append(f"| {task} | {len(table.runs)} | {best:.3f} | {table.noise:.4f} |")
+        noise = f"{table.noise:.4f}" if table.repeated else ""
+        lines.append(f"| {task} | {len(table.runs)} | {best:.3f} | {noise} |")
     for task, table in tables.items():
         lines += ["", f"**{task}**, the front of single trainings:", ""]
         lines += ["| parameters | score | serial | parallel | prefix | LoRA | layers | rate |"]
