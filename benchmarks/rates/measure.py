@@ -8,18 +8,15 @@ moment, the same command goes on.
 
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "table"))
 from collect import default_model, train  # noqa: E402
-from table import FILE_FORMAT, Run, Table, table_space  # noqa: E402
+from table import Run, Table, table_space  # noqa: E402
 
 from peft_autoconfig.errors import TrainingError  # noqa: E402
 from peft_autoconfig.space import SearchSpace  # noqa: E402
@@ -92,14 +89,7 @@ def collect(task_name: str, arguments: argparse.Namespace) -> Iterator[None]:
         except TrainingError as error:
             curve, failure = [], str(error)
         run = Run(task_name, config, rate, seed, space.num_params(config), tuple(curve), failure)
-        facts = {
-            "format": FILE_FORMAT,
-            "precision": training.accelerator.mixed_precision,
-            "device": str(training.accelerator.device),
-            "threads": torch.get_num_threads(),
-        }
-        with file.open("a") as lines:
-            lines.write(json.dumps(run.to_dict() | facts) + "\n")
+        run.append_to(file, training)
         print(f"{task_name}: {run.num_params} parameters, rate {rate:g}, {failure or curve[-1]}")
         if rate == RATES[-1]:
             yield

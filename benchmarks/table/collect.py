@@ -9,14 +9,12 @@ command goes on. `--shard 0/4` ... `--shard 3/4` share the work among processes.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from table import FILE_FORMAT, Run, Table, table_space
+from table import Run, Table, table_space
 
 from peft_autoconfig.errors import TrainingError
 from peft_autoconfig.tasks import load_task
@@ -113,14 +111,7 @@ def collect(task_name: str, arguments: argparse.Namespace, deadline: float) -> N
         except TrainingError as error:
             curve, failure = [], str(error)
         run = Run(task_name, config, rate, seed, space.num_params(config), tuple(curve), failure)
-        facts = {
-            "format": FILE_FORMAT,
-            "precision": training.accelerator.mixed_precision,
-            "device": str(training.accelerator.device),
-            "threads": torch.get_num_threads(),
-        }
-        with file.open("a") as lines:
-            lines.write(json.dumps(run.to_dict() | facts) + "\n")
+        run.append_to(file, training)
         runs.append(run)
         last = curve[-1] if curve else failure
         print(

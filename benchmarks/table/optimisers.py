@@ -41,9 +41,10 @@ class TableProblem:
 
     def __init__(self, table: Table, truth: str) -> None:
         self.space, self.noise = table.space, table.noise
+        self._table = table
         self._runs = table.finished
         self._chance = min(run.score for run in self._runs)
-        X = self._inputs(np.stack([self._encode(run) for run in self._runs]))
+        X = table.inputs(np.stack([self._encode(run) for run in self._runs]))
         Y = np.array([run.score for run in self._runs])
         if truth == "forest":
             forest = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=0).fit(X, Y)
@@ -77,13 +78,7 @@ class TableProblem:
         return self.space.encode(run.config, run.learning_rate)
 
     def _scores(self, points: np.ndarray) -> np.ndarray:
-        return np.clip(self._model(self._inputs(points)), 0, 1)
-
-    def _inputs(self, points: np.ndarray) -> np.ndarray:
-        # as the table's own look-up has them
-        low, high = np.log10(self.space.params_range)
-        share = (np.log10(self.space.count_params(points)) - low) / (high - low)
-        return np.column_stack([points, share])
+        return np.clip(self._model(self._table.inputs(points)), 0, 1)
 
 
 def repetition_errors(table: Table) -> np.ndarray:

@@ -23,6 +23,7 @@ import torch
 
 from peft_autoconfig.bayes.surrogate import Surrogate, fit_surrogate
 from peft_autoconfig.space import SearchSpace
+from peft_autoconfig.training import Training
 from peft_autoconfig.tuner.config import AutoPEFTConfig
 
 FILE_FORMAT = 1
@@ -73,6 +74,18 @@ class Run:
             "curve": list(self.curve),
             "failure": self.failure,
         }
+
+    def append_to(self, file: Path, training: Training) -> None:
+        """Adds the line of this training, and what it ran on, to a file."""
+        facts = {
+            "format": FILE_FORMAT,
+            "precision": training.accelerator.mixed_precision,
+            "device": str(training.accelerator.device),
+            "threads": torch.get_num_threads(),
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(json.dumps(self.to_dict() | facts) + "\n")
 
     @classmethod
     def from_dict(cls, values: dict, space: SearchSpace) -> "Run":
@@ -186,18 +199,17 @@ class Table:
         Y = torch.tensor([run.score for run in runs], dtype=torch.double)
         return fit_surrogate(torch.as_tensor(X), Y)
 
-    def _inputs(self, points: Iterable[tuple[AutoPEFTConfig, float]]) -> np.ndarray:
-        # the levels of the space, and the parameters, which carry much of the score
+    def inputs(self, points: np.ndarray) -> np.ndarray:
+        """Returns what the model sees of points: the levels, and the parameters on a log scale.
+
+        The latter carry much of the score.
+        """
         low, high = np.log10(self.space.params_range)
-        return np.stack(
-            [
-                np.append(
-                    self.space.encode(config, rate),
-                    (np.log10(self.space.num_params(config)) - low) / (high - low),
-                )
-                for config, rate in points
-            ]
-        )
+        share = (np.log10(self.space.count_params(points)) - low) / (high - low)
+        return np.column_stack([points, share])
+
+    def _inputs(self, points: Iterable[tuple[AutoPEFTConfig, float]]) -> np.ndarray:
+        return self.inputs(np.stack([self.space.encode(config, rate) for config, rate in points]))
 
     def _key(self, config: AutoPEFTConfig, learning_rate: float) -> tuple:
         return tuple(self.space.encode(config, learning_rate))
