@@ -19,16 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "table"))
 from collect import default_model, train  # noqa: E402
-from table import FILE_FORMAT, Run, Table, fidelity_folder, table_space  # noqa: E402
+from table import Run, Table, fidelity_folder, table_space  # noqa: E402
 
 from peft_autoconfig import Outcome, Search, SearchSpace  # noqa: E402
 from peft_autoconfig.front.baselines import all_baselines, baseline_rates, constant_predictor  # noqa: E402
+from peft_autoconfig.front.comparison import FORMAT as COMPARISON_FORMAT  # noqa: E402
 from peft_autoconfig.front.comparison import Comparison, Row  # noqa: E402
+from peft_autoconfig.run.json_file import plain  # noqa: E402
 from peft_autoconfig.search.trial import TrialRecord  # noqa: E402
 from peft_autoconfig.tasks import load_task  # noqa: E402
 from peft_autoconfig.training import Training, TrainingPlan  # noqa: E402
@@ -93,11 +94,32 @@ class Bench:
         self.space = table_space(self.training.model_config)
         self.comparison = Comparison(
             self.training,
-            RESULTS / f"{task}-trainings.json",
+            self.trainings_file(),
             seeds=range(1, 1 + options.seeds),
             notify=lambda step: say(task, step.name, step.evaluated.dev, step.evaluated.test),
         )
         self.rows: list[dict[str, object]] = []
+
+    def trainings_file(self) -> Path:
+        """Returns the file of the comparison, begun with the trainings that the results hold.
+
+        Where a model lies is another place on each machine and has no part in the results.
+        """
+        file, kept = self.options.work / f"{self.task}-trainings.json", self.kept_file
+        if kept.exists() and not file.exists():
+            content = json.loads(kept.read_text())
+            if content["plan"] != self.training.plan.about():
+                sys.exit(f"{kept} holds trainings of another plan: {content['plan']}")
+            about = plain(self.training.about())
+            file.parent.mkdir(parents=True, exist_ok=True)
+            begun = {"format": COMPARISON_FORMAT, "about": about, "total": None}
+            file.write_text(json.dumps(begun | {"evaluations": content["evaluations"]}))
+        return file
+
+    @property
+    def kept_file(self) -> Path:
+        """Where the results keep the trainings."""
+        return RESULTS / f"{self.task}-trainings.json"
 
     def search(self, kind: str) -> Search:
         """Returns a search with all its trials done."""
@@ -119,15 +141,7 @@ class Bench:
         curve = train(self.training, config, learning_rate, seed, evaluations=EVALUATIONS)
         num_params = self.space.num_params(config)
         run = Run(self.task, config, learning_rate, seed, num_params, tuple(curve))
-        facts = {
-            "format": FILE_FORMAT,
-            "precision": self.training.accelerator.mixed_precision,
-            "device": str(self.training.accelerator.device),
-            "threads": torch.get_num_threads(),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as lines:
-            lines.write(json.dumps(run.to_dict() | facts) + "\n")
+        run.append_to(file, self.training)
         return outcome_of(run)
 
     def hand_made(self) -> None:
@@ -202,6 +216,9 @@ class Bench:
             "rows": self.rows,
         }
         (RESULTS / f"{self.task}.json").write_text(json.dumps(content, indent=1) + "\n")
+        evaluations = json.loads(self.comparison.file.read_text())["evaluations"]
+        trainings = {"plan": self.training.plan.about(), "evaluations": evaluations}
+        self.kept_file.write_text(json.dumps(trainings, indent=1) + "\n")
 
 
 def outcome_of(run: Run) -> Outcome:
