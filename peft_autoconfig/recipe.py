@@ -81,6 +81,8 @@ class Recipe:
         max_params: Parameters of a configuration at most; None for no limit.
         stop_early: Whether trials are stopped at a quarter or half of their training that cannot
             reach the front any more.
+        warm_start: Run folders of searches of other tasks on the same base model, to start from
+            what they found; a run keeps it.
         trials: Configurations to try; None stands for 40, or 16 on the embedded task.
         max_hours: Hours since the search began after which no trial begins; None for no limit.
         max_training_hours: Hours of training at most, summed over all workers; None for no limit.
@@ -115,6 +117,7 @@ class Recipe:
     learning_rates: tuple[float, ...] = (1e-3, 5e-3)
     max_params: int | None = None
     stop_early: bool = False
+    warm_start: tuple[str, ...] | None = None
     trials: int | None = None
     max_hours: float | None = None
     max_training_hours: float | None = None
@@ -132,6 +135,9 @@ class Recipe:
         for name in PATHS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, os.path.abspath(getattr(self, name)))
+        if self.warm_start is not None:
+            paths = tuple(map(os.path.abspath, self.warm_start))
+            object.__setattr__(self, "warm_start", paths)
         if self.train_file is None and (self.kind or self.metric):
             raise ConfigError("kind and metric describe a train_file, and there is none.")
         if self.parallel not in get_args(Parallel):
@@ -266,6 +272,7 @@ class Recipe:
         The folder also keeps what ``training`` needs to go on where it breaks off.
 
         Raises:
+            ConfigError: An earlier run has another base model.
             RunError: The folder is unusable, or is of another search.
         """
         search = Search(
@@ -274,6 +281,7 @@ class Recipe:
             seed=self.seed,
             about=training.about(),
             storage=self.storage,
+            warm_start=self.warm_start or (),
         )
         self.keep(search.folder.path)
         training.checkpoint_folder = search.folder.checkpoint_folder

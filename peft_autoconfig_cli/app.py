@@ -43,6 +43,14 @@ Source = Annotated[
 Trial = Annotated[
     int | None, typer.Option(help="Number of a member of the front.", min=0, metavar="NUMBER")
 ]
+AnyTrial = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of a member of the front, or of any complete trial of a run folder.",
+        min=0,
+        metavar="NUMBER",
+    ),
+]
 Select = Annotated[
     str,
     typer.Option(
@@ -123,6 +131,14 @@ def status(
 def front(
     source: Source,
     max_params: Budget = None,
+    believed: Annotated[
+        bool,
+        typer.Option(
+            "--believed",
+            help="By what a model of all scores believes, rather than by single scores, the best "
+            "of which luck has lifted. Of run folders only.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the front: the best configuration for each budget of parameters.
@@ -133,7 +149,7 @@ def front(
     """
     from .runs import front as work
 
-    work(source, max_params=max_params, as_json=as_json)
+    work(source, max_params=max_params, believed=believed, as_json=as_json)
 
 
 @app.command()
@@ -143,7 +159,7 @@ def train(
     given: Given,
     config: Path | None,
     source: Source,
-    trial: Trial = None,
+    trial: AnyTrial = None,
     select: Select = "score",
     max_params: Budget = None,
     learning_rate: Annotated[

@@ -190,6 +190,16 @@ SEARCH: dict[str, Any] = {
             show_default=False,
         ),
     ],
+    "warm_start": Annotated[
+        str | None,
+        _option(
+            _SEARCH,
+            "Run folders of searches of other tasks on the same base model, to start from what "
+            "they found.",
+            parser=_words,
+            metavar="RUN[,RUN...]",
+        ),
+    ],
     "max_hours": Annotated[
         float | None,
         _option(_SEARCH, "Begin no trial later than so many hours after the search began."),

@@ -92,11 +92,13 @@ def members_of(search: Search) -> list[Member]:
     return [front_member(record, base) for record in search.front()]
 
 
-def front(source: str, *, max_params: int | None, as_json: bool) -> None:
-    """Writes the front of a run folder or a Hub repository."""
+def front(source: str, *, max_params: int | None, believed: bool, as_json: bool) -> None:
+    """Writes the front of a run folder or a Hub repository, or what a model believes of a run."""
+    if believed:
+        quieten()
     members = [
         member
-        for member in read_front(source)
+        for member in (_believed_members(Search.open(source)) if believed else read_front(source))
         if max_params is None or member["num_params"] <= max_params
     ]
     if not members:
@@ -104,7 +106,40 @@ def front(source: str, *, max_params: int | None, as_json: bool) -> None:
             f"The front in {source} has no member"
             f"{'' if max_params is None else f' with at most {max_params} parameters'} yet."
         )
-    write({"run": source, "front": members}, front_text(members), as_json=as_json)
+    text = _believed_text(members) if believed else front_text(members)
+    write({"run": source, "front": members}, text, as_json=as_json)
+
+
+def _believed_members(search: Search) -> list[Member]:
+    """Returns the believed front as ``front.json`` would have it, with what is believed."""
+    records, base = search.trials, search.about.get("num_base_params")
+    return [
+        front_member(records[member.number], base)
+        | {
+            "believed_score": member.score,
+            "deviation": member.deviation,
+            "confidence": member.confidence,
+        }
+        for member in search.believed_front()
+    ]
+
+
+def _believed_text(members: Sequence[Member]) -> str:
+    rows = [
+        [
+            str(member["trial"]),
+            f"{member['believed_score']:.4f}",
+            f"{member['deviation']:.4f}",
+            f"{100 * member['confidence']:.0f}",
+            f"{member['score']:.4f}",
+            f"{member['num_params']:,}",
+            "" if member["learning_rate"] is None else f"{member['learning_rate']:g}",
+            describe(AutoPEFTConfig(**member["config"])),
+        ]
+        for member in members
+    ]
+    header = ["trial", "believed", "sd", "% sure", "scored", "parameters", "rate", "configuration"]
+    return f"{table(header, rows)}\n\n% sure: that it truly scores better than the line above it."
 
 
 def front_text(members: Sequence[Member]) -> str:

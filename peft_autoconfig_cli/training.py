@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from peft_autoconfig import AutoPEFTConfig
+from peft_autoconfig import AutoPEFTConfig, Search
 from peft_autoconfig.errors import ConfigError
 from peft_autoconfig.front.adapter import evaluate_adapter, train_adapter
-from peft_autoconfig.run.folder import RunFolder, select_member
+from peft_autoconfig.run.folder import RunFolder, read_front, select_member
 from peft_autoconfig.search.live import describe, quieten
+from peft_autoconfig.search.trial import front_member
 from peft_autoconfig.tasks import Evaluation
 from peft_autoconfig.training.evaluator import SplitName
 
@@ -34,8 +35,9 @@ def train(
 ) -> None:
     """Trains and saves a member of a front, and writes its scores."""
     quieten()
-    member = select_member(source, trial=trial, select=select, max_params=max_params)
     is_run = Path(source).is_dir()
+    member = _trial_of(source, trial) if is_run and trial is not None else None
+    member = member or select_member(source, trial=trial, select=select, max_params=max_params)
     recipe = recipe_told(given, config, Path(source) if is_run else None, source)
     if output is None and not is_run:
         raise ConfigError("Expected --output, since there is no run folder; name an empty folder.")
@@ -81,6 +83,15 @@ def evaluate(
     value = {"adapter": adapter, "split": split, "examples": examples, **_values(evaluation)}
     measures = ", ".join(f"{name} {score:.4f}" for name, score in evaluation.measures.items())
     write(value, f"{measures} on {examples} examples ({split})", as_json=as_json)
+
+
+def _trial_of(run: str, number: int) -> dict[str, Any] | None:
+    """Returns a complete trial that is not on the front, which may be believed to be."""
+    if number in {member["trial"] for member in read_front(run)}:
+        return None
+    records = {record.number: record for record in Search.open(run).trials}
+    record = records.get(number)
+    return front_member(record, None) if record and record.state == "COMPLETE" else None
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:

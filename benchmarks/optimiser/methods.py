@@ -27,10 +27,10 @@ from peft_autoconfig.sampler import (
 EVERY = 5  # evaluations between two points of a curve
 # of the package's samplers and models of the score, the files that each method does without
 WITHOUT = {
-    "ours": ("believed", "mutation", "published", "saas"),
-    "published": ("bayesian", "believed", "mutation"),
+    "ours": ("believed", "earlier", "mutation", "published", "saas", "transfer"),
+    "published": ("bayesian", "believed", "earlier", "mutation", "transfer"),
     "mutation": (
-        *("bayesian", "believed", "published", "saas"),
+        *("bayesian", "believed", "earlier", "published", "saas", "transfer"),
         *("acquisition", "gaussian_process", "proposal", "surrogate"),
     ),
 }

@@ -1,6 +1,7 @@
 """From what is known to the next point: fit, fantasise, and search the lattice.
 
-The top of this package; `sampler` calls `propose` and nothing else to choose a point.
+The top of this package; `sampler` calls `propose` to choose a point, or `choose` where it has a
+model of its own.
 """
 
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from .acquisition import LogNoisyEHVI
 from .gaussian_process import Deviation
 from .lattice import Lattice, distinct
 from .pareto import is_non_dominated
-from .surrogate import fit_surrogate
+from .surrogate import Surrogate, fit_surrogate
 
-__all__ = ["Knowledge", "prior_deviation", "propose"]
+__all__ = ["Knowledge", "choose", "prior_deviation", "propose"]
 
 NUM_SAMPLES = 16  # draws of the front
 NUM_RESTARTS = 8  # points that the local search carries along
@@ -48,10 +49,6 @@ def propose(
 ) -> Tensor:
     """Returns the unseen point ``d`` that promises the largest gain of hypervolume.
 
-    Area is measured from the dearest point there is, and from the lower quartile of what the model
-    believes of the scores so far: much of a space stays at chance, where no gain matters. Both are
-    defined from the first score on, which the nadir of the front is not.
-
     Args:
         lattice: The points that may be evaluated.
         known: What is known so far.
@@ -61,13 +58,39 @@ def propose(
     Raises:
         ValueError: If all candidates have been seen.
     """
-    baseline = distinct(torch.cat([known.train_X, known.X_pending]))
-    costs = lattice.cost(baseline)
     surrogate = fit_surrogate(
         lattice.inputs(known.train_X),
         known.train_Y,
         deviation=prior_deviation(lattice.cost_input, len(known.train_Y)),
     )
+    return choose(lattice, known, surrogate, candidates, generator)
+
+
+def choose(
+    lattice: Lattice,
+    known: Knowledge,
+    surrogate: Surrogate,
+    candidates: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Returns the unseen point ``d`` that promises the largest gain by a model of the score.
+
+    Area is measured from the dearest point there is, and from the lower quartile of what the model
+    believes of the scores so far: much of a space stays at chance, where no gain matters. Both are
+    defined from the first score on, which the nadir of the front is not.
+
+    Args:
+        lattice: The points that may be evaluated.
+        known: What is known so far.
+        surrogate: The model.
+        candidates: ``k x d`` points from all over the lattice to start from, at least one unseen.
+        generator: Source of the draws.
+
+    Raises:
+        ValueError: If all candidates have been seen.
+    """
+    baseline = distinct(torch.cat([known.train_X, known.X_pending]))
+    costs = lattice.cost(baseline)
     mean, _ = surrogate.posterior(lattice.inputs(baseline))
     reference = (surrogate.standardize(float(mean.quantile(FLOOR_QUANTILE))), lattice.max_cost)
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)

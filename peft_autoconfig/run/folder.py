@@ -1,6 +1,7 @@
 """The run folder of a search: its names on disk, whose search it is, its lock and its winners.
 
-    search.json          format version, space, facts about model and task, seed; written once
+    search.json          format version, space, facts about model and task, seed, what earlier runs
+                         had found; written once
     study.db             every trial, an Optuna study; absent where a data base has it
     front.json           the best trials, replaced as a whole after each finished trial
     adapters/<trial>/    PEFT checkpoints of the front
@@ -119,6 +120,7 @@ class RunFolder:
         about: dict[str, Any],
         seed: int,
         storage: str | None = None,
+        earlier: Sequence[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         """Makes this the folder of one search, or checks that it already is.
 
@@ -128,6 +130,8 @@ class RunFolder:
             seed: Kept for the record; a run may go on under another one.
             storage: Address, without secrets, of the data base that has the trials; None where
                 they are in the folder, or where it knows the address.
+            earlier: What earlier runs of other tasks had found, each with the name of its ``run``,
+                ``points`` and ``scores``; None where there are none, or where the folder has them.
 
         Returns:
             What `identity` returns from now on.
@@ -136,7 +140,9 @@ class RunFolder:
             RunError: The folder cannot be written, holds other files, or is of another search.
                 Nothing in it has been changed then.
         """
-        identity = identity_of(space=space, about=about, seed=seed, storage=storage)
+        identity = identity_of(
+            space=space, about=about, seed=seed, storage=storage, earlier=earlier
+        )
         self._create()
         with self.lock():
             self._refuse_foreign_files()
@@ -148,7 +154,8 @@ class RunFolder:
             return stored
 
     def identity(self) -> dict[str, Any]:
-        """Returns what `claim` stored: ``format``, ``space``, ``about``, ``seed``, ``storage``.
+        """Returns what `claim` stored: ``format``, ``space``, ``about``, ``seed``, and perhaps
+        ``storage`` and ``earlier``.
 
         Raises:
             RunError: There is no such file, it is damaged, or of another format version.

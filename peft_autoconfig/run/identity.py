@@ -7,6 +7,8 @@ Imports `errors` and `json_file`; imported by `folder` and `search`.
 """
 
 import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,21 @@ MAX_LAYERS, MAX_NUMBER, MAX_COMBINATIONS, MAX_SEED = 4096, 10**12, 10**7, 2**64
 
 
 def identity_of(
-    *, space: dict[str, Any], about: dict[str, Any], seed: int, storage: str | None
+    *,
+    space: dict[str, Any],
+    about: dict[str, Any],
+    seed: int,
+    storage: str | None,
+    earlier: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Returns the facts of a search as JSON gives them back; see `RunFolder.claim`.
 
     Raises:
         ConfigError: They are not JSON-compatible.
     """
-    facts = {"format": FORMAT, "space": space, "about": about, "seed": seed}
-    return plain(facts | ({} if storage is None else {"storage": storage}))
+    facts: dict[str, Any] = {"format": FORMAT, "space": space, "about": about, "seed": seed}
+    given = {"storage": storage, "earlier": earlier}
+    return plain(facts | {name: value for name, value in given.items() if value is not None})
 
 
 def read_versioned(file: Path) -> dict[str, Any]:
@@ -55,8 +63,8 @@ def refuse_other_search(where: str, stored: dict[str, Any], current: dict[str, A
     Args:
         where: The place of ``stored``, for the message.
         stored: The identity that is there.
-        current: The identity of the search that begins; an address of a data base that it does not
-            give is taken from ``stored``.
+        current: The identity of the search that begins; an address of a data base, or earlier runs,
+            that it does not give are taken from ``stored``.
 
     Raises:
         RunError: They differ, or ``stored`` has another format version.
@@ -66,6 +74,9 @@ def refuse_other_search(where: str, stored: dict[str, Any], current: dict[str, A
     differences = [
         line for key in keys for line in _differences(stored.get(key), current[key], key)
     ]
+    if "earlier" in current:
+        # what they had found when the search began is kept there; they may have gone on since
+        differences += _differences(_names(stored), _names(current), "warm start")
     if differences:
         raise RunError(
             f"{where} belongs to another search: {'; '.join(differences)}. Give another folder "
@@ -87,6 +98,8 @@ def strange_facts(stored: dict[str, Any]) -> str | None:
         return f"'seed' is {brief(seed)}"
     if not isinstance(stored.get("storage", ""), str):
         return "'storage' must be an address"
+    if not _are_runs(stored.get("earlier", [])):
+        return "'earlier' must list runs with their points and scores"
     combinations = 1
     for name, value in stored["space"].items():
         entries = value if isinstance(value, list) else [value]
@@ -97,6 +110,32 @@ def strange_facts(stored: dict[str, Any]) -> str | None:
         ):
             return f"the space's {brief(name)} is {brief(value)}"
     return None
+
+
+def _names(identity: dict[str, Any]) -> list[str]:
+    """Returns what the earlier runs of a search are called."""
+    runs = identity.get("earlier", [])
+    return [str(run.get("run")) for run in runs if isinstance(run, dict)]
+
+
+def _are_runs(value: Any) -> bool:
+    """Returns whether a value has the form of earlier runs; their points belong to the space."""
+    return isinstance(value, list) and all(
+        isinstance(run, dict)
+        and isinstance(run.get("run"), str)
+        and isinstance(run.get("points"), list)
+        and isinstance(run.get("scores"), list)
+        and len(run["points"]) == len(run["scores"])
+        and all(isinstance(point, str) for point in run["points"])
+        and all(_is_finite(score) for score in run["scores"])
+        for run in value
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # also of an int that is too large for a float
 
 
 def _is_number(value: Any, limit: int) -> bool:

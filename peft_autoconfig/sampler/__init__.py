@@ -8,15 +8,19 @@ may share one study.
 from .bayesian import BayesianSampler
 from .believed import BelievedTrial, believed_front
 from .design import NUM_STARTUP, startup_design
+from .earlier import EarlierRun
 from .mutation import ParetoMutationSampler
 from .published import PublishedSampler
+from .transfer import TransferSampler
 
 __all__ = [
     "NUM_STARTUP",
     "BayesianSampler",
     "BelievedTrial",
+    "EarlierRun",
     "ParetoMutationSampler",
     "PublishedSampler",
+    "TransferSampler",
     "believed_front",
     "startup_design",
 ]

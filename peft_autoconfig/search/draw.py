@@ -9,7 +9,7 @@ Imports `snapshot`; imported by `store`.
 
 import copy
 from collections.abc import Callable, Container, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from .snapshot import Snapshot
 
 __all__ = ["Desk"]
+
+Result = TypeVar("Result")
 
 _STUDY_ID = 0
 
@@ -37,6 +39,7 @@ class Desk:
     def __init__(
         self, name: str, directions: Sequence[StudyDirection], sampler: BaseSampler
     ) -> None:
+        self._name, self._directions = name, directions
         self._view = _View(name, directions)
         self._study = optuna.load_study(study_name=name, storage=self._view, sampler=sampler)
 
@@ -61,6 +64,13 @@ class Desk:
     def drawn(self) -> FrozenTrial:
         """The trial of the latest `draw`, as far as it came."""
         return self._view.drawn
+
+    def read(self, snapshot: Snapshot, look: Callable[[optuna.Study], Result]) -> Result:
+        """Returns what somebody sees in a study as it was read, who only looks at it."""
+        view = _View(self._name, self._directions)
+        view.show(snapshot)
+        study = optuna.load_study(study_name=self._name, storage=view, sampler=self._study.sampler)
+        return look(study)
 
     def finish(
         self,
@@ -87,11 +97,15 @@ class _View(BaseStorage):
         self._directions = list(directions)
         self._notes: dict[str, Any] = {}
         self._snapshot = Snapshot()
+        self._drawn_number: int | None = None
         self.drawn: FrozenTrial
 
-    def show(self, snapshot: Snapshot, trial: FrozenTrial) -> None:
-        """Shows a snapshot from now on, with a copy of a trial to be written."""
+    def show(self, snapshot: Snapshot, trial: FrozenTrial | None = None) -> None:
+        """Shows a snapshot from now on, with a copy of a trial to be written, if there is one."""
         self._snapshot = snapshot
+        if trial is None:
+            return
+        self._drawn_number = trial.number
         self.drawn = copy.copy(trial)
         for name in ("params", "distributions", "user_attrs", "system_attrs"):
             setattr(self.drawn, name, dict(getattr(trial, name)))
@@ -103,7 +117,7 @@ class _View(BaseStorage):
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """Returns the trials of the snapshot, and the drawn one as it is by now."""
-        here = self.drawn.number
+        here = self._drawn_number
         trials = [t if t.number != here else self.drawn for t in self._snapshot.all()]
         trials = [trial for trial in trials if states is None or trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials

@@ -14,7 +14,7 @@ from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
 from .trial import TrialRecord
 
-__all__ = ["leaves_baseline", "pilot_points", "refusal"]
+__all__ = ["leaves_baseline", "pilot_points", "refusal", "states_of"]
 
 Point = tuple[AutoPEFTConfig, float | None]
 
@@ -73,6 +73,17 @@ def refusal(records: Iterable[TrialRecord], points: Sequence[Point], baseline_sc
         f"search could not tell configurations apart. Train longer (more steps or epochs), give "
         f"larger learning rates, or more training data."
     )
+
+
+def states_of(
+    records: Iterable[TrialRecord], config: AutoPEFTConfig, learning_rate: float | None
+) -> set[str]:
+    """Returns the states of the trials of a configuration at a rate."""
+    return {
+        record.state
+        for record in records
+        if record.config == config and record.learning_rate == learning_rate
+    }
 
 
 def _configs(space: SearchSpace) -> list[AutoPEFTConfig]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from ..errors import RunError, SearchError
+from ..errors import ConfigError, RunError, SearchError
 from ..outcome import Outcome
 from ..run.folder import RunFolder, choose
 from ..run.identity import identity_of
@@ -29,7 +29,7 @@ from .failures import refuse_failures
 from .front_file import FrontFile
 from .handout import Handout
 from .patience import LAST_PATIENCE_SECONDS
-from .pilot import leaves_baseline, pilot_points, refusal
+from .pilot import leaves_baseline, pilot_points, refusal, states_of
 from .rungs import Reporter
 from .store import TrialStore
 from .trial import (
@@ -39,11 +39,14 @@ from .trial import (
     facts_of,
     front_member,
     non_dominated,
-    table_row,
+    trials_table,
 )
+from .warm_start import earlier_facts, sampler_for
 
 if TYPE_CHECKING:
     import pandas
+
+    from ..sampler import BelievedTrial
 
 __all__ = ["Callback", "Objective", "Search"]
 
@@ -75,9 +78,11 @@ class Search:
             may have a run folder of its own, of the same name. None keeps the trials where the
             folder has them: in itself, if it is new. A password is written nowhere; it may also
             come from ``PEFT_AUTOCONFIG_STORAGE_PASSWORD``.
+        warm_start: Run folders of searches of other tasks on the same base model, to start from
+            what they found. A run keeps it, so it need be said only when the run begins.
 
     Raises:
-        ConfigError: ``storage`` is no such address.
+        ConfigError: ``storage`` is no such address, or an earlier run has another base model.
         RunError: The folder or the data base is unusable, or is of another search.
     """
 
@@ -90,16 +95,21 @@ class Search:
         about: dict[str, Any] | None = None,
         sampler: BaseSampler | None = None,
         storage: str | None = None,
+        warm_start: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
         self.space = space
         self.about = dict(about or {})
         self.folder = RunFolder.at(run)
+        if sampler is not None and warm_start:
+            raise ConfigError("warm_start is for our own sampler; give it or sampler, not both.")
         facts: dict[str, Any] = {"space": space.to_dict(), "about": self.about, "seed": seed}
+        facts["earlier"] = earlier_facts(warm_start, space, self.about, self.folder)
         stored = self.folder.claim(**facts, storage=None if storage is None else reached(storage))
+        facts["earlier"] = stored.get("earlier")
         self._store = TrialStore(
             place_of(self.folder, storage or stored.get("storage")),
             space,
-            sampler or _bayesian_sampler(space, seed),
+            lambda kept: sampler or sampler_for(space, seed, kept, str(self.folder.identity_file)),
             identity_of(**facts, storage=None),
         )
         self._handout = Handout(self._store, space)
@@ -133,6 +143,16 @@ class Search:
         """Returns the non-dominated configurations, each at its best rate, smallest first."""
         return non_dominated(self.trials)
 
+    def believed_front(self) -> list["BelievedTrial"]:
+        """Returns the front by what a model of the score believes, smallest first.
+
+        Of many noisy scores the best are mostly those that noise favoured; see
+        `sampler.believed_front`. It is empty without a score.
+        """
+        from ..sampler import believed_front  # late, since nothing else here needs a model
+
+        return self._store.read_study(lambda study: believed_front(study, self.space))
+
     def best(self, *, max_params: int | None = None, select: str = "score") -> TrialRecord:
         """Returns one member of the front; see `run.folder.choose` for the arguments.
 
@@ -152,13 +172,7 @@ class Search:
         Its columns are those of `TrialRecord` (the configuration as one column a field) and
         ``on_front``. Layers and sizes by layer are lists in their cells, hence objects.
         """
-        # Late, since only this one method needs it.
-        import pandas
-
-        front = {record.number for record in self.front()}
-        rows = [table_row(record, record.number in front) for record in self.trials]
-        names = list(table_row(TrialRecord(0, ""), False))
-        return pandas.DataFrame(rows, columns=names).set_index("number")
+        return trials_table(self.trials)
 
     def run(
         self,
@@ -234,7 +248,7 @@ class Search:
             if leaves_baseline(self.trials, baseline_score, margin, baseline_loss):
                 return
             self.enqueue(config, rate)
-            while "WAITING" in self._states(config, rate):
+            while "WAITING" in states_of(self.trials, config, rate):
                 record = self._evaluate(objective, self._take())
                 for callback in callbacks:
                     callback(self, record)
@@ -367,20 +381,6 @@ class Search:
 
     def _await(self, points: Iterable[tuple[AutoPEFTConfig, float | None]]) -> None:
         """Waits until other workers have finished what they train of ``points``."""
-        while any("RUNNING" in self._states(*point) for point in points):
+        while any("RUNNING" in states_of(self.trials, *point) for point in points):
             time.sleep(POLL_SECONDS)
             self._store.step(self._store.reap)
-
-    def _states(self, config: AutoPEFTConfig, learning_rate: float | None) -> set[str]:
-        return {
-            record.state
-            for record in self.trials
-            if record.config == config and record.learning_rate == learning_rate
-        }
-
-
-def _bayesian_sampler(space: SearchSpace, seed: int) -> BaseSampler:
-    # Late, since looking at a run needs no sampler.
-    from ..sampler import BayesianSampler
-
-    return BayesianSampler(space, seed=seed)

@@ -42,7 +42,7 @@ class StudySession:
 
     Args:
         place: Where it is kept.
-        sampler: What Optuna shall propose with.
+        propose: Gives what Optuna shall propose with, from the facts that the study has.
         identity: Facts of the search; a study with others is refused.
         missed: Called each time the store is out of reach.
 
@@ -53,7 +53,7 @@ class StudySession:
     def __init__(
         self,
         place: Place,
-        sampler: BaseSampler,
+        propose: Callable[[dict[str, Any]], BaseSampler],
         identity: dict[str, Any],
         missed: Callable[[], None],
     ) -> None:
@@ -63,7 +63,7 @@ class StudySession:
         self._here = threading.local()
         self._read_at = -math.inf
         try:
-            self._patiently(lambda: self._open(sampler, identity), place.passes_at_first)
+            self._patiently(lambda: self._open(propose, identity), place.passes_at_first)
         except RunError:
             raise
         # RuntimeError is what Optuna raises for tables of another version.
@@ -77,14 +77,15 @@ class StudySession:
         finally:
             place.rest()
 
-    def _open(self, sampler: BaseSampler, identity: dict[str, Any]) -> None:
+    def _open(
+        self, propose: Callable[[dict[str, Any]], BaseSampler], identity: dict[str, Any]
+    ) -> None:
         with self._place.first_lock(), _quiet_optuna():
             storage = self._place.open()
             self.study = optuna.create_study(
                 storage=storage,
                 study_name=self._place.study_name,
                 directions=DIRECTIONS,
-                sampler=sampler,
                 load_if_exists=True,
             )
             stored = self.study.user_attrs.get("search")
@@ -92,6 +93,7 @@ class StudySession:
                 self.study.set_user_attr("search", identity)
             else:
                 refuse_other_search(self._place.where, stored, identity)
+            self.study.sampler = propose(identity if stored is None else stored)
             _name_objectives(self.study)
             self.rows = TrialRows(storage.get_study_id_from_name(self._place.study_name))
 

@@ -28,6 +28,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -59,7 +60,7 @@ class TrialStore:
     Args:
         place: Where the study is kept.
         space: The search space.
-        sampler: What proposes parameters.
+        propose: Gives what proposes parameters, from the facts that the study has.
         identity: Facts of the search; a study with others is refused.
 
     Raises:
@@ -67,15 +68,19 @@ class TrialStore:
     """
 
     def __init__(
-        self, place: Place, space: SearchSpace, sampler: BaseSampler, identity: dict[str, Any]
+        self,
+        place: Place,
+        space: SearchSpace,
+        propose: Callable[[dict[str, Any]], BaseSampler],
+        identity: dict[str, Any],
     ) -> None:
         self._space = space
         self._token = uuid.uuid4().hex
         self._observer = Observer()
         missed = self._observer.forget
-        self.session = StudySession(place, sampler, identity, missed)
+        self.session = StudySession(place, propose, identity, missed)
         self._study = self.session.study
-        self.desk = Desk(place.study_name, self._study.directions, sampler)
+        self.desk = Desk(place.study_name, self._study.directions, self._study.sampler)
         self._pulse = Pulse(self._token, self.session.beat, missed)
         self._looked = -math.inf
 
@@ -120,6 +125,10 @@ class TrialStore:
             return self.session.read()
         finally:
             self.session.rest()
+
+    def read_study(self, look: Callable[[optuna.Study], Result]) -> Result:
+        """Returns what somebody sees in the study, who only looks at it."""
+        return self.desk.read(self.snapshot(), look)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Returns the trials in one of ``states``, all without any; not to be changed."""

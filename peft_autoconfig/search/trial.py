@@ -10,10 +10,10 @@ Imports `errors`, `outcome`, `run`, `rungs`, `space` and `tuner`; imported by `s
 import json
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
@@ -24,6 +24,9 @@ from ..space import SearchSpace
 from ..tuner.config import AutoPEFTConfig
 from .rungs import Rung, rungs_of
 
+if TYPE_CHECKING:
+    import pandas
+
 __all__ = [
     "Records",
     "TrialRecord",
@@ -33,6 +36,7 @@ __all__ = [
     "non_dominated",
     "record_of",
     "table_row",
+    "trials_table",
 ]
 
 
@@ -193,6 +197,17 @@ def table_row(record: TrialRecord, is_on_front: bool) -> dict[str, Any]:
     config = row.pop("config")
     del row["rungs"]  # the one value that is no cell
     return row | {"on_front": is_on_front} | {n: getattr(config, n, None) for n in CONFIG_FIELDS}
+
+
+def trials_table(records: Sequence[TrialRecord]) -> "pandas.DataFrame":
+    """Returns records as a table, a row for each by number; see `Search.to_pandas`."""
+    # Late, since only this one needs it.
+    import pandas
+
+    front = {record.number for record in non_dominated(records)}
+    rows = [table_row(record, record.number in front) for record in records]
+    names = list(table_row(TrialRecord(0, ""), False))
+    return pandas.DataFrame(rows, columns=names).set_index("number")
 
 
 def _config(params: dict[str, Any], space: SearchSpace) -> AutoPEFTConfig | None:

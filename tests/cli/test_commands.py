@@ -110,12 +110,45 @@ def test_a_configuration_is_trained_and_evaluated_again(searched, tmp_path):
         assert message in refused.stderr
 
 
+def test_the_believed_front_may_have_others_which_can_be_trained_too(searched, tmp_path):
+    folder, value = searched
+    members = run_json("front", folder, "--believed")["front"]
+    complete = {r.number: r for r in Search.open(folder).trials if r.state == "COMPLETE"}
+    for member in members:
+        assert member["score"] == complete[member["trial"]].score
+        assert 0 <= member["confidence"] <= 1
+        assert member["deviation"] >= 0
+    text = run("front", folder, "--believed").stdout
+    assert all(f"{member['believed_score']:.4f}" in text for member in members)
+    refused = run("front", folder.parent / "none", "--believed")
+    assert refused.exit_code == 1
+    off = min(set(complete) - {member["trial"] for member in value["front"]})
+    trained = run_json("train", folder, "--trial", off, "--output", tmp_path / "adapter")
+    assert trained["trial"] == off
+    assert trained["num_params"] == complete[off].num_params
+
+
 def test_adapters_of_a_run_know_their_task(searched):
     folder, value = searched
     adapter = folder / "adapters" / str(value["front"][-1]["trial"])
     evaluated = run_json("evaluate", adapter)
     row = next(r for r in value["table"] if r["trial"] == value["front"][-1]["trial"])
     assert evaluated["score"] == pytest.approx(row["test_scores"][0])
+
+
+def test_a_search_starts_from_one_of_another_task_on_the_same_model(settings, searched, tmp_path):
+    folder, _ = searched
+    budget = ("--trials", 1, "--report-seeds", 0, "--seed", 1)
+    target = tmp_path / "warm"
+    run_json("search", *settings, *budget, "--warm-start", folder, "--output", target)
+    (kept,) = json.loads((target / "search.json").read_text())["earlier"]
+    assert len(kept["scores"]) == 3
+    assert Recipe.of_run(target).warm_start == (str(folder),)
+    run_json("search", "--output", target)  # goes on without saying it again
+    nothing = tmp_path / "nothing"
+    refused = run("search", *settings, "--warm-start", nothing, "--output", tmp_path / "cold")
+    assert refused.exit_code == 1
+    assert "is no run folder" in refused.stderr
 
 
 def area(run_folder, other) -> float:
