@@ -22,7 +22,7 @@ NUM_RESTARTS = 8  # points that the local search carries along
 MAX_STEPS = 10
 MAX_MOVES = 2000  # looked at in one step, at random where there are more: all up to 24 layers
 MAX_NEIGHBORS = 500  # of the front's points, at random where there are more
-FLOOR_QUANTILE = 0.25
+FLOOR_QUANTILE, FLOOR_SCORES = 0.25, 12  # of so many scores, the first ones
 NARROW, WIDE = 12, 48  # scores from which and up to which the cheap are expected to differ less
 NARROWEST = 0.1
 
@@ -32,7 +32,7 @@ class Knowledge:
     """What was evaluated, what is being evaluated, and what must not be evaluated.
 
     Attributes:
-        train_X: ``n x d`` points with a score, n at least 1.
+        train_X: ``n x d`` points with a score, n at least 1, in the order of their trials.
         train_Y: ``n`` finite scores, higher is better.
         X_pending: ``m x d`` points whose score is still to come.
         seen: Keys (`Lattice.keys`) of all points that may not be proposed again.
@@ -76,8 +76,9 @@ def choose(
     """Returns the unseen point ``d`` that promises the largest gain by a model of the score.
 
     Area is measured from the dearest point there is, and from the lower quartile of what the model
-    believes of the scores so far: much of a space stays at chance, where no gain matters. Both are
-    defined from the first score on, which the nadir of the front is not.
+    believes of the first scores: much of a space stays at chance, where no gain matters. Both are
+    defined from the first score on, which the nadir of the front is not; and later scores, most of
+    them near the front, do not lift the floor above what is cheap.
 
     Args:
         lattice: The points that may be evaluated.
@@ -92,7 +93,8 @@ def choose(
     baseline = distinct(torch.cat([known.train_X, known.X_pending]))
     costs = lattice.cost(baseline)
     mean, _ = surrogate.posterior(lattice.inputs(baseline))
-    reference = (surrogate.standardize(float(mean.quantile(FLOOR_QUANTILE))), lattice.max_cost)
+    first, _ = surrogate.posterior(lattice.inputs(known.train_X[:FLOOR_SCORES]))
+    reference = (surrogate.standardize(float(first.quantile(FLOOR_QUANTILE))), lattice.max_cost)
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
     acquisition = LogNoisyEHVI(fantasies, costs, reference)
     front = baseline[is_non_dominated(mean, costs)]

@@ -1,10 +1,12 @@
 """Lattice moves, and proposals on a lattice small enough to know the answer."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from peft_autoconfig.bayes import proposal
 from peft_autoconfig.bayes.lattice import Lattice
 from peft_autoconfig.bayes.pareto import is_non_dominated
 from peft_autoconfig.bayes.proposal import Knowledge, prior_deviation, propose
@@ -68,6 +70,24 @@ def test_the_known_front_is_found():
         evaluated = torch.cat([evaluated, x[None]])
     found = set(LATTICE.keys(evaluated)) & set(LATTICE.keys(ALLOWED[truth]))
     assert len(found) >= 0.8 * truth.sum()
+
+
+def test_later_scores_do_not_lift_the_floor(monkeypatch):
+    floors = []
+
+    class Watched(proposal.LogNoisyEHVI):
+        def __init__(self, fantasies, costs, reference):
+            floors.append(reference[0])
+            super().__init__(fantasies, costs, reference)
+
+    monkeypatch.setattr(proposal, "LogNoisyEHVI", Watched)
+    rising = ALLOWED[score(ALLOWED).argsort()]
+    for evaluated in (rising[:12], rising):
+        propose(LATTICE, replace(known(evaluated), seen=set()), ALLOWED, generator())
+        scores = score(evaluated)
+        floors[-1] = float(floors[-1] * scores.std() + scores.mean())
+    assert floors[1] == pytest.approx(floors[0], abs=0.02)
+    assert floors[1] < float(score(rising).quantile(0.25)) - 0.05
 
 
 def test_candidates_are_only_where_it_starts():
