@@ -25,7 +25,9 @@ def startup_design(space: SearchSpace, n: int, seed: int) -> list[Vector]:
 
     Each of `n` strata of log parameters gives one point, but for up to a twelfth of them for each
     kind of size, which make way for the published defaults of the single methods, scaled to the
-    space. Learning rates are dealt out evenly. Points may repeat in a space that is small.
+    space. Each learning rate is had by as many points, the highest by the cheapest: the more
+    parameters, the lower the rate at which they learn best (benchmarks/rates). Points may repeat in
+    a space that is small.
 
     Args:
         space: The space.
@@ -41,8 +43,9 @@ def startup_design(space: SearchSpace, n: int, seed: int) -> list[Vector]:
     design = [*published, *(drawn[generator.choice(stratum)] for stratum in strata)]
     if space.learning_rates is not None:
         rates = len(space.learning_rates)
-        for x, rate in zip(design, generator.permutation(n) % rates, strict=True):
-            x[-1] = rate / max(rates - 1, 1)
+        design.sort(key=lambda x: float(space.count_params(x[None])[0]))
+        for i, x in enumerate(design):
+            x[-1] = (rates - 1 - i * rates // n) / max(rates - 1, 1)
     return [design[i] for i in generator.permutation(n)]
 
 

@@ -16,6 +16,7 @@ def test_startup_covers_cheap_and_dear_every_rate_and_published_configurations()
     assert counts.max() > 20_000
     rates = [SPACE.decode(x)[1] for x in design]
     assert {rates.count(rate) for rate in RATES} == {4}
+    assert sorted(rates, reverse=True) == [rates[i] for i in counts.argsort(kind="stable")]
     shapes = [
         (c.serial_bottleneck_size, c.parallel_bottleneck_size, c.prefix_length)
         for c in (SPACE.decode(x)[0] for x in design)
