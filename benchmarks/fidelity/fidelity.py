@@ -3,8 +3,9 @@
     python benchmarks/fidelity/fidelity.py
 
 Reads the learning curves of `benchmarks/table`, each a whole training with points at a quarter,
-half and three quarters, and replays them in random order as a search would meet them, with the very
-rule that a search stops trials by. Writes `results/*.json` and the tables of README.md; a minute.
+half and three quarters (batches of 32) or at half (of 16), and replays them in random order as a
+search would meet them, with the very rule that a search stops trials by. Writes `results/*.json`
+and the tables of README.md; a minute.
 """
 
 import json
@@ -20,18 +21,26 @@ from scipy.stats import kendalltau
 HERE = Path(__file__).resolve().parent
 TABLE = HERE.parent / "table"
 sys.path.append(str(TABLE))
-from table import RATES, Run, Table  # noqa: E402
+from table import DEFAULT_BATCH_SIZE, RATES, Run, Table, fidelity_folder  # noqa: E402
 
 from peft_autoconfig.bayes.surrogate import fit_surrogate  # noqa: E402
 from peft_autoconfig.search.rungs import Reporter  # noqa: E402
 
 MARK = "<!-- tables, written by fidelity.py -->"
 FEWEST_TRAININGS = 20
-FRACTIONS = (0.25, 0.5, 0.75)
+BATCH_SIZES = (DEFAULT_BATCH_SIZE, 16)
+RUNGS = ((0.25,), (0.5,), (0.25, 0.5), (0.25, 0.5, 0.75))
+DEFAULT_RUNGS = (0.25, 0.5)  # of a search
 ORDERS = 100
 NUM_TRIALS = 40  # as a search has by default
 EVALUATION = 0.03  # what a rung takes, as a share of a training
 DEV_EXAMPLES, RUNG_EXAMPLES = 400, 192  # of the table, and of a rung of such a training
+
+
+def fractions_of(runs: list[Run]) -> list[float]:
+    """Returns the shares of a training at which all these were evaluated, but for their end."""
+    curves = np.array([run.curve for run in runs])
+    return [float(share) for share in (curves[:, :-1, 0] / curves[:, -1:, 0]).mean(axis=0)]
 
 
 def correlations(runs: list[Run]) -> list[dict[str, float]]:
@@ -40,7 +49,7 @@ def correlations(runs: list[Run]) -> list[dict[str, float]]:
     final = curves[:, -1, 1]
     better = final >= np.quantile(final, 0.7)
     rows = []
-    for k, fraction in enumerate(FRACTIONS):
+    for k, fraction in enumerate(fractions_of(runs)):
         score, loss = curves[:, k, 1], -curves[:, k, 2]
         rows.append(
             {
@@ -65,12 +74,13 @@ def replay(runs: list[Run], order: np.ndarray, rungs: tuple[float, ...], noise: 
         noise: Added to the scores at the rungs, ``trainings x fractions``.
     """
     ended, stopped, trials, cost = [], [], [], 0.0
+    fractions = fractions_of(runs)
     for i in order:
         run = runs[i]
         reporter = Reporter(lambda: trials, run.num_params)
         whole = run.curve[-1][3]
         for fraction in rungs:
-            k = FRACTIONS.index(fraction)
+            k = fractions.index(fraction)
             cost += EVALUATION * whole
             try:
                 score = float(np.clip(run.curve[k][1] + noise[i, k], 0, 1))
@@ -100,7 +110,7 @@ def stopping(table: Table, rungs: tuple[float, ...], num_trials: int) -> dict[st
     """Returns what stopping at some rungs saves and loses, over many orders of the trainings."""
     runs, results = table.finished, []
     spread = np.sqrt(1 / RUNG_EXAMPLES - 1 / DEV_EXAMPLES)
-    scores = np.array([run.curve for run in runs])[:, :3, 1]
+    scores = np.array([run.curve for run in runs])[:, :-1, 1]
     for seed in range(ORDERS):
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(runs))[:num_trials]
@@ -132,11 +142,13 @@ def learning(table: Table, num_trials: int = 45, orders: int = 12) -> dict[str, 
     runs = table.finished
     X = table._inputs([(run.config, run.learning_rate) for run in runs])
     final = np.array([run.score for run in runs])
+    fractions = tuple(fractions_of(runs))
+    no_noise = np.zeros((len(runs), len(fractions)))
     found: dict[str, list[tuple[float, ...]]] = {}
     for seed in range(orders):
         order = np.random.default_rng(seed).permutation(len(runs))
         rest = order[num_trials:]
-        ended, stopped, _ = replay(runs, order[:num_trials], FRACTIONS, np.zeros((len(runs), 3)))
+        ended, stopped, _ = replay(runs, order[:num_trials], fractions, no_noise)
         there = [i for i, _, _ in stopped]
         worst = min(final[ended])
         for name, values in {
@@ -205,32 +217,53 @@ def _largest_part(config) -> str:
     return max(sizes, key=sizes.get)
 
 
+def load_tables() -> dict[str, Table]:
+    """Returns the tables that are large enough, by task and what the batches were."""
+    tables = {}
+    for size in BATCH_SIZES:
+        files = fidelity_folder(TABLE / "results", size).glob("*.jsonl")
+        for task in sorted({file.name.partition("-")[0] for file in files}):
+            name = task if size == DEFAULT_BATCH_SIZE else f"{task} (batches of {size})"
+            tables[name] = Table.load(TABLE / "results", task, batch_size=size)
+    return {n: t for n, t in tables.items() if len(t.finished) >= FEWEST_TRAININGS}
+
+
 def main() -> None:
-    names = sorted({file.name.rpartition("-")[0] for file in (TABLE / "results").glob("*.jsonl")})
-    tables = {name: Table.load(TABLE / "results", name) for name in names}
-    tables = {n: t for n, t in tables.items() if len(t.finished) >= FEWEST_TRAININGS}
+    tables = load_tables()
+    large = {n: t for n, t in tables.items() if "batches" not in n and len(t.finished) >= 100}
     found = {
         "correlations": {name: correlations(t.finished) for name, t in tables.items()},
         "stopping": {
             name: {
                 str(rungs): stopping(t, rungs, NUM_TRIALS)
-                for rungs in ((0.25,), (0.5,), (0.25, 0.5), FRACTIONS)
+                for rungs in RUNGS
+                if {*rungs} <= {*fractions_of(t.finished)}
             }
             for name, t in tables.items()
         },
-        "learning": {n: learning(t) for n, t in tables.items() if len(t.finished) >= 100},
-        "rates": {n: rates(t) for n, t in tables.items() if len(t.finished) >= 100},
+        "learning": {name: learning(t) for name, t in large.items()},
+        "rates": {name: rates(t) for name, t in large.items()},
     }
     (HERE / "results" / "replay.json").write_text(json.dumps(found, indent=2) + "\n")
-    chosen = [by_rungs["(0.25, 0.5)"] for by_rungs in found["stopping"].values()]
+    # of trainings that were evaluated at half alone, that rung
+    chosen = [
+        by_rungs.get(str(DEFAULT_RUNGS)) or [*by_rungs.values()][-1]
+        for by_rungs in found["stopping"].values()
+    ]
     kept = HERE / "results" / "summary.json"
     old = json.loads(kept.read_text()) if kept.exists() else {}
     summary = {
-        "tasks": len(tables),
+        "tasks": len({name.partition(" ")[0] for name in tables}),
         "cost_fraction": round(float(np.mean([c["cost"] for c in chosen])), 3),
         "hypervolume_gap": round(float(np.mean([c["gap"] for c in chosen])), 5),
         "kendall_tau_min": round(
-            min(r["tau_score"] for rows in found["correlations"].values() for r in rows[:2]), 3
+            min(
+                r["tau_score"]
+                for rows in found["correlations"].values()
+                for r in rows
+                if r["fraction"] in DEFAULT_RUNGS
+            ),
+            3,
         ),
     }
     kept.write_text(json.dumps(old | summary, indent=2) + "\n")
