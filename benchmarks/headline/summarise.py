@@ -38,6 +38,7 @@ def main() -> None:
     found = comparisons(tasks)
     summary: dict[str, object] = {"tasks": len(tasks)}
     summary |= {name: points(pairs) for name, pairs in found.items()}
+    summary["p"] = {name: p_value(pairs) for name, pairs in found.items()}
     summary["names"] = [task["task"] for task in tasks]
     (HERE / "results" / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     parts = [MARK, "", *tests(found)]
@@ -114,16 +115,22 @@ def points(pairs: Pairs) -> float | None:
     return round(100 * mean(map(mean, by_task.values())), 2) if by_task else None
 
 
+def p_value(pairs: Pairs) -> float | None:
+    """Returns the p of the paired t-test over all seeds of all tasks."""
+    firsts = [score for _, first, _ in pairs for score in first["scores"]]
+    seconds = [score for _, _, second in pairs for score in second["scores"]]
+    return float(f"{ttest_rel(firsts, seconds).pvalue:.2g}") if len(firsts) > 1 else None
+
+
 def tests(found: dict[str, Pairs]) -> list[str]:
     """Returns the lines of the table of comparisons."""
     lines = ["| comparison (score points) | mean | by task | p | pairs |", "|---|--:|---|--:|--:|"]
     for name, pairs in found.items():
-        firsts = [score for _, first, _ in pairs for score in first["scores"]]
-        seconds = [score for _, _, second in pairs for score in second["scores"]]
         tasks = dict.fromkeys(task for task, _, _ in pairs)
         by_task = ", ".join(f"{t} {points([p for p in pairs if p[0] == t])}" for t in tasks)
-        p = f"{ttest_rel(firsts, seconds).pvalue:.2g}" if len(firsts) > 1 else ""
-        lines.append(f"| {TITLES[name]} | {points(pairs)} | {by_task} | {p} | {len(firsts)} |")
+        count = sum(len(first["scores"]) for _, first, _ in pairs)
+        p = "" if (value := p_value(pairs)) is None else value
+        lines.append(f"| {TITLES[name]} | {points(pairs)} | {by_task} | {p} | {count} |")
     return lines
 
 
