@@ -9,6 +9,7 @@ themselves compiled in.
 Imports `gaussian_process`; imported by `published`. JAX and NumPyro come with the extra `saas`.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,8 @@ __all__ = ["Inference", "fit_saas"]
 
 PADDED_TO = 32  # numbers of points are rounded up to multiples of it
 SMALLEST_NOISE = 1e-4
+# Each run leaves some 600 mappings of compiled code behind, and Linux allows a process 65,530.
+RUNS_KEPT = 50
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,18 @@ def _sample(inference: Inference, data: tuple[Any, ...], seed: int) -> dict[str,
             "expected NumPyro and JAX for the SAAS model, got neither; install them with "
             'pip install "peft-autoconfig[saas]", or use BayesianSampler'
         ) from error
+    if next(_runs) % RUNS_KEPT == 0:
+        _chain.cache_clear()
+        jax.clear_caches()
     chain = _chain(inference, data[0].shape)
     chain.run(jax.random.PRNGKey(seed), *data)
     return {
         name: torch.from_numpy(np.array(values, dtype=np.float64))
         for name, values in chain.get_samples().items()
     }
+
+
+_runs = itertools.count(1)
 
 
 @lru_cache(maxsize=8)

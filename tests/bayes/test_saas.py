@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributions import Gamma, HalfCauchy, MultivariateNormal, Normal
 
+from peft_autoconfig.bayes import saas
 from peft_autoconfig.bayes.gaussian_process import GaussianProcess, constant_deviation, matern
 from peft_autoconfig.bayes.saas import SMALLEST_NOISE, Inference, saas_model
 from peft_autoconfig.errors import ConfigError
@@ -84,3 +85,33 @@ def test_a_process_with_matern_kernel_variance_and_mean_is_that_of_the_textbook(
 def test_no_steps_are_refused(name):
     with pytest.raises(ConfigError, match=f"expected {name} of at least 1, got 0"):
         Inference(**{name: 0})
+
+
+def test_what_jax_compiled_is_let_go_of_now_and_then(monkeypatch):
+    """Or a search of some hundred proposals would end for want of memory mappings."""
+    jax = pytest.importorskip("jax")
+    cleared = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(1))
+    monkeypatch.setattr(saas, "RUNS_KEPT", 3)
+    monkeypatch.setattr(saas, "_chain", Chains())
+    for seed in range(6):
+        saas._sample(Inference(), (np.zeros((2, 1)), np.zeros(2), np.ones(2)), seed)
+    assert len(cleared) == saas._chain.cleared == 2
+
+
+class Chains:
+    """Stands for the chains that are kept."""
+
+    cleared = 0
+
+    def __call__(self, inference, shape):
+        return self
+
+    def cache_clear(self):
+        self.cleared += 1
+
+    def run(self, key, *data):
+        pass
+
+    def get_samples(self):
+        return {}
