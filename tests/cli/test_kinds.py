@@ -84,7 +84,7 @@ def test_a_pretrained_decoder_learns_to_answer_as_decoding_shows(tmp_path):
     flags = ["--model", model, "--train-file", train, "--kind", "completion", "--max-steps", 80]
     flags += ["--batch-size", 16, "--max-length", 32, "--learning-rates", "1e-2"]
     folder = tmp_path / "run"
-    run_json("search", *flags, "--trials", 2, "--report-seeds", 0, "--output", folder)
+    run_json("search", *flags, "--trials", 4, "--report-seeds", 0, "--output", folder)
     trained = run_json("train", folder, "--select", "score")
     assert trained["test"]["measures"]["exact_match"] > 0.5
 
@@ -92,7 +92,11 @@ def test_a_pretrained_decoder_learns_to_answer_as_decoding_shows(tmp_path):
     prompts, expected = zip(*random.Random(0).sample(pairs, 100), strict=True)
     batch = tokenizer(prompts, return_tensors="pt", padding=True, return_token_type_ids=False)
     answers = AutoPeftModelForCausalLM.from_pretrained(trained["adapter"]).generate(
-        **batch, max_new_tokens=6, do_sample=False, pad_token_id=0
+        **batch,
+        max_new_tokens=6,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=tokenizer.eos_token_id,  # the model's own settings name the other token
     )
     answers = tokenizer.batch_decode(
         answers[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
