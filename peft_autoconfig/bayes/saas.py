@@ -97,7 +97,8 @@ def _sample(inference: Inference, data: tuple[Any, ...], seed: int) -> dict[str,
         ) from error
     if next(_runs) % RUNS_KEPT == 0:
         _chain.cache_clear()
-        jax.clear_caches()
+        untyped: Any = jax
+        untyped.clear_caches()
     chain = _chain(inference, data[0].shape)
     chain.run(jax.random.PRNGKey(seed), *data)
     return {
