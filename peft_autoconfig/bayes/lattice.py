@@ -1,7 +1,7 @@
 """The lattice of points that may be evaluated: levels in [0, 1], known costs, neighbours.
 
 A point is a vector of `d` levels; what else is known of it, its cost and the inputs that the model
-sees, comes from two functions of whoever builds the lattice. Plain torch.
+sees, comes from two functions of whoever builds the lattice. Imports `trend`.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .trend import Layout
 
 __all__ = ["Lattice", "distinct"]
 
@@ -24,7 +26,7 @@ class Lattice:
         max_cost: Cost of the dearest point: the reference against which area is measured.
         interchangeable: The dimensions between which values may be swapped, such as the layers of
             a mask; a swap often keeps the cost where a single change would not.
-        cost_input: The model input that is the cost scaled to [0, 1]; None if there is none.
+        layout: Which model inputs are what; None if the model is to know nothing of that.
     """
 
     num_levels: tuple[int, ...]
@@ -32,7 +34,7 @@ class Lattice:
     inputs: Callable[[Tensor], Tensor]
     max_cost: float
     interchangeable: range = range(0)
-    cost_input: int | None = None
+    layout: Layout | None = None
 
     def neighbors(
         self, X: Tensor, *, limit: int | None = None, generator: torch.Generator | None = None

@@ -10,21 +10,19 @@ import torch
 from torch import Tensor
 
 from .acquisition import LogNoisyEHVI
-from .gaussian_process import Deviation
 from .lattice import Lattice, distinct
 from .pareto import is_non_dominated
-from .surrogate import Surrogate, fit_surrogate
+from .surrogate import FIRST_SCORES, Surrogate, fit_surrogate
 
-__all__ = ["Knowledge", "choose", "prior_deviation", "propose"]
+__all__ = ["PLAIN_FLOOR", "Knowledge", "choose", "propose"]
 
 NUM_SAMPLES = 16  # draws of the front
 NUM_RESTARTS = 8  # points that the local search carries along
 MAX_STEPS = 10
 MAX_MOVES = 2000  # looked at in one step, at random where there are more: all up to 24 layers
 MAX_NEIGHBORS = 500  # of the front's points, at random where there are more
-FLOOR_QUANTILE, FLOOR_SCORES = 0.25, 12  # of so many scores, the first ones
-NARROW, WIDE = 12, 48  # scores from which and up to which the cheap are expected to differ less
-NARROWEST = 0.1
+PLAIN_EVERY = 4  # proposals of which one is by a model without a trend
+PLAIN_FLOOR = 0.25  # quantile
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,10 @@ def propose(
 ) -> Tensor:
     """Returns the unseen point ``d`` that promises the largest gain of hypervolume.
 
+    The model knows what adapters are like (`trend`), but every fourth time it is one that takes
+    nothing for granted: what the first leaves out the second comes upon, and both together are
+    ahead of either on tables of real trainings (benchmarks/LOG.md).
+
     Args:
         lattice: The points that may be evaluated.
         known: What is known so far.
@@ -58,11 +60,9 @@ def propose(
     Raises:
         ValueError: If all candidates have been seen.
     """
-    surrogate = fit_surrogate(
-        lattice.inputs(known.train_X),
-        known.train_Y,
-        deviation=prior_deviation(lattice.cost_input, len(known.train_Y)),
-    )
+    number = len(known.train_Y) + len(known.X_pending)
+    layout = None if number % PLAIN_EVERY == 0 else lattice.layout
+    surrogate = fit_surrogate(lattice.inputs(known.train_X), known.train_Y, layout=layout)
     return choose(lattice, known, surrogate, candidates, generator)
 
 
@@ -75,10 +75,11 @@ def choose(
 ) -> Tensor:
     """Returns the unseen point ``d`` that promises the largest gain by a model of the score.
 
-    Area is measured from the dearest point there is, and from the lower quartile of what the model
-    believes of the first scores: much of a space stays at chance, where no gain matters. Both are
-    defined from the first score on, which the nadir of the front is not; and later scores, most of
-    them near the front, do not lift the floor above what is cheap.
+    Area is measured from the dearest point there is, and from a low one of the scores that the
+    model believes of the first points. Both are defined from the first score on, which the nadir of
+    the front is not; and later scores, most of them near the front, do not lift the floor above
+    what is cheap. A model without a trend, to which next to no parameters may bring anything, would
+    spend the search on the cheapest if the floor were the lowest.
 
     Args:
         lattice: The points that may be evaluated.
@@ -93,33 +94,15 @@ def choose(
     baseline = distinct(torch.cat([known.train_X, known.X_pending]))
     costs = lattice.cost(baseline)
     mean, _ = surrogate.posterior(lattice.inputs(baseline))
-    first, _ = surrogate.posterior(lattice.inputs(known.train_X[:FLOOR_SCORES]))
-    reference = (surrogate.standardize(float(first.quantile(FLOOR_QUANTILE))), lattice.max_cost)
+    first, _ = surrogate.posterior(lattice.inputs(known.train_X[:FIRST_SCORES]))
+    floor = first.quantile(PLAIN_FLOOR) if surrogate.model.trend is None else first.min()
+    reference = (surrogate.standardize(float(floor)), lattice.max_cost)
     fantasies = surrogate.fantasize(lattice.inputs(baseline), NUM_SAMPLES, generator)
     acquisition = LogNoisyEHVI(fantasies, costs, reference)
     front = baseline[is_non_dominated(mean, costs)]
     near = lattice.neighbors(front, limit=MAX_NEIGHBORS, generator=generator)
     starts = lattice.unseen(torch.cat([candidates, near]), known.seen)
     return _climb(acquisition, lattice, starts, known.seen, generator)
-
-
-def prior_deviation(cost_input: int | None, num_scores: int) -> Deviation | None:
-    """Returns how far scores are expected to spread, by cost; None for the same everywhere.
-
-    With next to no parameters every configuration is close to the frozen base, so the cheap differ
-    less than the dear. While scores are few, a model that does not know this has many of the
-    cheapest tried. From the 12th score to the 48th the assumption is given up by degrees: held for
-    good it keeps the search from good cheap configurations (benchmarks/LOG.md).
-
-    Args:
-        cost_input: The model input that is the cost, scaled to [0, 1]; None if there is none.
-        num_scores: Scores so far.
-    """
-    progress = max(0.0, (num_scores - NARROW) / (WIDE - NARROW))
-    cheapest = NARROWEST + (1 - NARROWEST) * progress
-    if cost_input is None or cheapest >= 1:
-        return None
-    return lambda X: cheapest + (1 - cheapest) * X[:, cost_input].clamp(0, 1)
 
 
 def _climb(

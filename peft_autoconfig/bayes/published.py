@@ -17,7 +17,7 @@ from torch import Tensor
 from .acquisition import LogNoisyEHVI
 from .lattice import Lattice, distinct
 from .pareto import is_non_dominated
-from .proposal import FLOOR_QUANTILE, Knowledge
+from .proposal import PLAIN_FLOOR, Knowledge
 from .saas import Inference, fit_saas
 from .surrogate import Surrogate
 
@@ -69,7 +69,7 @@ def propose_published(
     baseline = distinct(torch.cat([known.train_X, known.X_pending]))
     costs = lattice.cost(baseline)
     means = torch.stack([surrogate.posterior(baseline)[0] for surrogate in surrogates])
-    floor = float(means.mean(dim=0).quantile(FLOOR_QUANTILE))
+    floor = float(means.mean(dim=0).quantile(PLAIN_FLOOR))
     acquisitions = [
         LogNoisyEHVI(
             surrogate.fantasize(baseline, NUM_SAMPLES, generator),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .gaussian_process import GaussianProcess, constant_deviation, matern
+from .gaussian_process import GaussianProcess, matern
 
 __all__ = ["Inference", "fit_saas"]
 
@@ -80,7 +80,7 @@ def fit_saas(
             SMALLEST_NOISE + float(found["noise"][i]),
             constant=float(found["mean"][i]),
             kernel=matern,
-            deviation=constant_deviation(float(found["variance"][i].sqrt())),
+            deviation=float(found["variance"][i].sqrt()),
         )
         for i in range(0, len(scales), inference.thinning)
     ]

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .gaussian_process import JITTER, Deviation, GaussianProcess, cholesky, fit
+from .gaussian_process import JITTER, GaussianProcess, Prior, cholesky, fit
+from .trend import Layout, fit_trend
 
-__all__ = ["Fantasies", "Surrogate", "fit_surrogate"]
+__all__ = ["FIRST_SCORES", "Fantasies", "Surrogate", "fit_surrogate"]
+
+FIRST_SCORES = 12  # from all over the space; the others follow what was learned
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Fantasies:
 
     values: Tensor
     _model: GaussianProcess
-    _baseline: Tensor
+    _baseline: Prior
     _factor: Tensor
     _weights: Tensor
 
@@ -37,10 +40,11 @@ class Fantasies:
         Args:
             X: ``n x d``.
         """
-        cross = self._model.covariance(self._baseline, X)
-        mean = self._model.constant + cross.T @ self._weights
+        prior = self._model.prior(X)
+        cross = self._model.covariance(self._baseline, prior)
+        mean = prior.mean[:, None] + cross.T @ self._weights
         explained = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-        variance = self._model.deviation(X).square() - explained.square().sum(dim=0)
+        variance = prior.variance - explained.square().sum(dim=0)
         return mean, variance.clamp_min(JITTER).sqrt()[:, None]
 
 
@@ -82,13 +86,18 @@ class Surrogate:
         nugget = JITTER * torch.eye(len(X), dtype=X.dtype)
         noise = torch.randn(num_samples, len(X), dtype=X.dtype, generator=generator)
         values = mean + noise @ cholesky(covariance + nugget).T
-        factor = cholesky(self.model.covariance(X, X) + nugget)
-        weights = torch.cholesky_solve((values - self.model.constant).T, factor)
-        return Fantasies(values, self.model, X, factor, weights)
+        prior = self.model.prior(X)
+        factor = cholesky(self.model.covariance(prior, prior) + nugget)
+        weights = torch.cholesky_solve((values - prior.mean).T, factor)
+        return Fantasies(values, self.model, prior, factor, weights)
 
 
 def fit_surrogate(
-    train_X: Tensor, train_Y: Tensor, *, maxiter: int = 50, deviation: Deviation | None = None
+    train_X: Tensor,
+    train_Y: Tensor,
+    *,
+    maxiter: int = 50,
+    layout: Layout | None = None,
 ) -> Surrogate:
     """Returns a Gaussian process of the score, fitted by maximum a posteriori.
 
@@ -96,9 +105,9 @@ def fit_surrogate(
 
     Args:
         train_X: ``n x d`` inputs, each about in [0, 1].
-        train_Y: ``n`` finite scores.
+        train_Y: ``n`` finite scores, in the order of their trials.
         maxiter: Iterations of the fit. 50 costs a tenth of a fit to the end at the same accuracy.
-        deviation: Prior standard deviation of a score, in units of that of `train_Y`; None for 1.
+        layout: Which inputs are what, so that the process may complete a trend; None for none.
     """
     train_Y = train_Y.clamp_min(_lowest_credible(train_Y))
     spread = float(train_Y.std()) if len(train_Y) > 1 else 0.0
@@ -106,15 +115,17 @@ def fit_surrogate(
     standardized = (train_Y - location) / scale
     if not 1e-12 < spread < math.inf:
         scale, standardized = 1.0, torch.zeros_like(train_Y)
-    model = fit(train_X, standardized, maxiter=maxiter, deviation=deviation)
+    trend = None if layout is None else fit_trend(layout, train_X, standardized)
+    model = fit(train_X, standardized, maxiter=maxiter, trend=trend)
     return Surrogate(model, location, scale)
 
 
 def _lowest_credible(Y: Tensor) -> float:
     """Returns the score below which one is taken for a training that diverged, and is cut.
 
-    Three times as far below the median as the best is above it: real searches have many scores at
-    chance and few above, so nothing that was merely bad is touched.
+    Three times as far below the median of the first scores as the best is above it: real searches
+    have many scores at chance and few above, so nothing that was merely bad is touched. Later
+    scores are mostly near the front, and chance is as far below their median.
     """
-    median, best = float(Y.median()), float(Y.max())
+    median, best = float(Y[:FIRST_SCORES].median()), float(Y.max())
     return median - 3 * (best - median) if best > median else float(Y.min())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .lattice import Lattice
-from .proposal import Knowledge, prior_deviation
+from .proposal import Knowledge
 from .surrogate import Surrogate, fit_surrogate
 
 __all__ = ["EarlierTask", "fit_with_earlier"]
@@ -45,8 +45,7 @@ class EarlierTask:
             X: ``n x d`` points, n at least 1.
             Y: ``n`` finite scores, higher is better.
         """
-        deviation = prior_deviation(lattice.cost_input, len(Y))
-        return cls(X, Y, fit_surrogate(lattice.inputs(X), Y, deviation=deviation))
+        return cls(X, Y, fit_surrogate(lattice.inputs(X), Y, layout=lattice.layout))
 
 
 def fit_with_earlier(
@@ -70,7 +69,6 @@ def fit_with_earlier(
     surrogate = fit_surrogate(
         torch.cat([inputs(known.train_X), *(inputs(X, i) for i, (X, _) in enumerate(tasks))]),
         torch.cat([known.train_Y, *(Y for _, Y in tasks)]),
-        deviation=prior_deviation(lattice.cost_input, len(known.train_Y)),
     )
     return surrogate, replace(lattice, inputs=inputs)
 

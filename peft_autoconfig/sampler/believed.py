@@ -64,7 +64,7 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
         return []
     X = tensor_of(history.evaluated, space)
     scores = torch.tensor(history.scores, dtype=torch.float64)
-    surrogate = fit_surrogate(lattice.inputs(X), scores)
+    surrogate = fit_surrogate(lattice.inputs(X), scores, layout=lattice.layout)
     mean, covariance = surrogate.joint_posterior(lattice.inputs(X))
     complete = {trial.number for trial in study.get_trials(False, (TrialState.COMPLETE,))}
     hidden = torch.tensor([number not in complete for number in history.numbers])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..bayes.pareto import is_non_dominated
-from ..bayes.proposal import choose
+from ..bayes.proposal import choose, propose
 from ..bayes.transfer import EarlierTask, fit_with_earlier
 from ..space import SearchSpace
 from .design import NUM_STARTUP, startup_design
@@ -59,8 +59,9 @@ class TransferSampler(UnrepeatedSampler):
         draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
         starts = tensor_of([*candidates], self._space)
         is_turn = (len(history.evaluated) + len(history.pending)) % 2 == 0
-        tasks = self._tasks if is_turn else []
-        surrogate, lattice = fit_with_earlier(self._lattice, known, tasks)
+        if not (is_turn and self._tasks):
+            return np.asarray(propose(self._lattice, known, starts, draws).numpy())
+        surrogate, lattice = fit_with_earlier(self._lattice, known, self._tasks)
         return np.asarray(choose(lattice, known, surrogate, starts, draws).numpy())
 
     @cached_property

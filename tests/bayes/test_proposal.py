@@ -9,7 +9,9 @@ import torch
 from peft_autoconfig.bayes import proposal
 from peft_autoconfig.bayes.lattice import Lattice
 from peft_autoconfig.bayes.pareto import is_non_dominated
-from peft_autoconfig.bayes.proposal import Knowledge, prior_deviation, propose
+from peft_autoconfig.bayes.proposal import Knowledge, propose
+from peft_autoconfig.bayes.surrogate import fit_surrogate
+from peft_autoconfig.bayes.trend import Layout
 
 LEVELS = (5, 2, 2, 2)
 
@@ -19,7 +21,13 @@ def cost(X):
     return torch.where(X[:, 1:].sum(dim=1) > 0, counts, torch.inf)
 
 
+def inputs(X):
+    return torch.cat([X, cost(X)[:, None] / 13], dim=1)
+
+
 LATTICE = Lattice(LEVELS, cost, lambda X: X, max_cost=13.0, interchangeable=range(1, 4))
+LAYOUT = Layout(sizes=range(1), layers=range(1, 4), cost=4)
+WITH_TREND = replace(LATTICE, inputs=inputs, layout=LAYOUT)
 POINTS = torch.tensor(
     [*itertools.product((0, 0.25, 0.5, 0.75, 1), (0, 1), (0, 1), (0, 1))], dtype=torch.float64
 )
@@ -61,11 +69,12 @@ def test_unseen_drops_repeats_and_what_was_seen():
     assert sorted(LATTICE.keys(left)) == sorted(LATTICE.keys(ALLOWED[1:3]))
 
 
-def test_the_known_front_is_found():
+@pytest.mark.parametrize("lattice", [LATTICE, WITH_TREND])
+def test_the_known_front_is_found(lattice):
     truth = is_non_dominated(score(ALLOWED), cost(ALLOWED))
     evaluated = ALLOWED[[0, 17, 34]]
     while len(evaluated) < 24:
-        x = propose(LATTICE, known(evaluated), ALLOWED, generator(len(evaluated)))
+        x = propose(lattice, known(evaluated), ALLOWED, generator(len(evaluated)))
         assert LATTICE.keys(x[None])[0] not in LATTICE.keys(evaluated)
         evaluated = torch.cat([evaluated, x[None]])
     found = set(LATTICE.keys(evaluated)) & set(LATTICE.keys(ALLOWED[truth]))
@@ -127,10 +136,35 @@ def test_nothing_left_is_an_error():
         propose(LATTICE, known(ALLOWED), ALLOWED, generator())
 
 
-def test_the_cheap_are_expected_to_differ_less_until_there_are_many_scores():
-    inputs = torch.tensor([[9.0, 0.0], [9.0, 0.5], [9.0, 1.0]], dtype=torch.float64)
-    assert prior_deviation(1, 12)(inputs).tolist() == pytest.approx([0.1, 0.55, 1.0])
-    assert prior_deviation(1, 3)(inputs).tolist() == pytest.approx([0.1, 0.55, 1.0])
-    assert prior_deviation(1, 30)(inputs).tolist() == pytest.approx([0.55, 0.775, 1.0])
-    assert prior_deviation(1, 48) is None
-    assert prior_deviation(None, 12) is None
+def test_every_fourth_proposal_is_by_a_model_without_a_trend(monkeypatch):
+    layouts = []
+
+    def watched(X, Y, *, layout):
+        layouts.append(layout)
+        return fit_surrogate(X, Y, layout=layout)
+
+    monkeypatch.setattr(proposal, "fit_surrogate", watched)
+    for n, m in ((4, 0), (4, 1), (5, 0), (7, 0), (5, 3)):
+        pending = ALLOWED[20 : 20 + m]
+        propose(WITH_TREND, known(ALLOWED[:n], pending), ALLOWED, generator())
+    assert layouts == [None, LAYOUT, LAYOUT, LAYOUT, None]
+
+
+def test_the_floor_is_low_where_the_model_knows_that_nothing_comes_of_nothing(monkeypatch):
+    floors = []
+
+    class Watched(proposal.LogNoisyEHVI):
+        def __init__(self, fantasies, costs, reference):
+            floors.append(reference[0])
+            super().__init__(fantasies, costs, reference)
+
+    monkeypatch.setattr(proposal, "LogNoisyEHVI", Watched)
+    evaluated = ALLOWED[[0, 5, 11, 17, 22, 28, 30, 34]]
+    for layout in (None, LAYOUT):
+        at = known(evaluated)
+        surrogate = fit_surrogate(inputs(at.train_X), at.train_Y, layout=layout)
+        proposal.choose(WITH_TREND, at, surrogate, ALLOWED, generator())
+        believed = surrogate.posterior(inputs(at.train_X))[0]
+        lowest = surrogate.standardize(float(believed.min()))
+        assert (floors[-1] == pytest.approx(lowest)) == (layout is LAYOUT)
+    assert floors[1] < floors[0]

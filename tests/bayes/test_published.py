@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from peft_autoconfig.bayes.gaussian_process import GaussianProcess, constant_deviation, matern
+from peft_autoconfig.bayes.gaussian_process import GaussianProcess, matern
 from peft_autoconfig.bayes.lattice import Lattice
 from peft_autoconfig.bayes.published import mutated, normal_scores, propose_published
 from peft_autoconfig.bayes.surrogate import Surrogate
@@ -22,7 +22,7 @@ def surrogates(X, Y, constants=(0.0, 0.2)):
                 1e-3,
                 constant=constant,
                 kernel=matern,
-                deviation=constant_deviation(2.0**0.5),
+                deviation=2.0**0.5,
             ),
             location=0.0,
             scale=1.0,

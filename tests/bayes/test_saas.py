@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Gamma, HalfCauchy, MultivariateNormal, Normal
 
 from peft_autoconfig.bayes import saas
-from peft_autoconfig.bayes.gaussian_process import GaussianProcess, constant_deviation, matern
+from peft_autoconfig.bayes.gaussian_process import GaussianProcess, matern
 from peft_autoconfig.bayes.saas import SMALLEST_NOISE, Inference, saas_model
 from peft_autoconfig.errors import ConfigError
 
@@ -70,7 +70,7 @@ def test_a_process_with_matern_kernel_variance_and_mean_is_that_of_the_textbook(
         0.1,
         constant=0.3,
         kernel=matern,
-        deviation=constant_deviation(2.5**0.5),
+        deviation=2.5**0.5,
     )
     distances = 5**0.5 * torch.cdist(X / scales, X / scales)
     K = 2.5 * (1 + distances + distances.square() / 3) * torch.exp(-distances)

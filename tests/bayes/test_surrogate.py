@@ -78,6 +78,14 @@ def test_a_diverged_training_does_not_drown_the_others():
     assert agreement > 0.5
 
 
+def test_chance_is_not_cut_when_most_points_are_near_the_front():
+    X, _ = data(60)
+    X[12:, 0] = 0.6 + 0.4 * X[12:, 0]  # later points are where it pays
+    Y = torch.where(X[:, 0] < 0.5, 0.5, 0.9 + 0.01 * X[:, 1])
+    low = X[X[:, 0] < 0.3]
+    assert fit_surrogate(X, Y).posterior(low)[0].mean() < 0.6
+
+
 def test_scores_that_overflow_do_not_stop_it():
     X, _ = data(4)
     Y = torch.tensor([1e300, -1e300, 0.0, 1.0], dtype=torch.float64)

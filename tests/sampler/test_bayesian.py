@@ -76,8 +76,9 @@ def test_a_low_rank_part_is_in_the_startup_and_searched():
         config = space.suggest(trial)
         return 0.1 * config.lora_rank, space.num_params(config)
 
-    study.optimize(rises_with_the_rank, n_trials=8)
-    assert len(set(points(study))) == 8
+    # the model expects layers to matter, and here they do not
+    study.optimize(rises_with_the_rank, n_trials=12)
+    assert len(set(points(study))) == 12
     assert max(trial.params["lora_rank"] for trial in study.trials[3:]) == 8
 
 
