@@ -31,7 +31,7 @@ WITHOUT = {
     "published": ("bayesian", "believed", "earlier", "mutation", "transfer"),
     "mutation": (
         *("bayesian", "believed", "earlier", "published", "saas", "transfer"),
-        *("acquisition", "gaussian_process", "proposal", "surrogate"),
+        *("acquisition", "gaussian_process", "proposal", "surrogate", "trend"),
     ),
 }
 

@@ -29,10 +29,10 @@ class TransferSampler(UnrepeatedSampler):
     """Proposes as `BayesianSampler` does, with what earlier searches of other tasks found.
 
     Half of the design makes way for members of their fronts. Then by turns one Gaussian process
-    models this task beside the earlier ones, how much they have in common being fitted, and another
-    this task alone: together they do better than either. On synthetic tasks a related run saves
-    evaluations and an unrelated one costs few (benchmarks/optimiser). For studies and errors see
-    `UnrepeatedSampler`.
+    models this task beside the earlier ones, how much they have in common being fitted, and the
+    model of `BayesianSampler` this task alone: together they do better than either. On synthetic
+    tasks a related run saves evaluations and an unrelated one costs few (benchmarks/optimiser). For
+    studies and errors see `UnrepeatedSampler`.
 
     Args:
         space: The space that the objective suggests from.
