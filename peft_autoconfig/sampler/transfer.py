@@ -30,9 +30,9 @@ class TransferSampler(UnrepeatedSampler):
 
     Half of the design makes way for members of their fronts. Then by turns one Gaussian process
     models this task beside the earlier ones, how much they have in common being fitted, and the
-    model of `BayesianSampler` this task alone: together they do better than either. On synthetic
-    tasks a related run saves evaluations and an unrelated one costs few (benchmarks/optimiser). For
-    studies and errors see `UnrepeatedSampler`.
+    model of `BayesianSampler` this task alone. On synthetic tasks a related run saves evaluations
+    and an unrelated one costs none (benchmarks/optimiser). For studies and errors see
+    `UnrepeatedSampler`.
 
     Args:
         space: The space that the objective suggests from.
