@@ -81,7 +81,9 @@ def test_the_known_front_is_found(lattice):
     assert len(found) >= 0.8 * truth.sum()
 
 
-def test_later_scores_do_not_lift_the_floor(monkeypatch):
+@pytest.fixture
+def floors(monkeypatch):
+    """The floors of the acquisition functions that are made, in their order."""
     floors = []
 
     class Watched(proposal.LogNoisyEHVI):
@@ -90,6 +92,10 @@ def test_later_scores_do_not_lift_the_floor(monkeypatch):
             super().__init__(fantasies, costs, reference)
 
     monkeypatch.setattr(proposal, "LogNoisyEHVI", Watched)
+    return floors
+
+
+def test_later_scores_do_not_lift_the_floor(floors):
     rising = ALLOWED[score(ALLOWED).argsort()]
     for evaluated in (rising[:12], rising):
         propose(LATTICE, replace(known(evaluated), seen=set()), ALLOWED, generator())
@@ -150,15 +156,7 @@ def test_every_fourth_proposal_is_by_a_model_without_a_trend(monkeypatch):
     assert layouts == [None, LAYOUT, LAYOUT, LAYOUT, None]
 
 
-def test_the_floor_is_low_where_the_model_knows_that_nothing_comes_of_nothing(monkeypatch):
-    floors = []
-
-    class Watched(proposal.LogNoisyEHVI):
-        def __init__(self, fantasies, costs, reference):
-            floors.append(reference[0])
-            super().__init__(fantasies, costs, reference)
-
-    monkeypatch.setattr(proposal, "LogNoisyEHVI", Watched)
+def test_the_floor_is_low_where_the_model_knows_that_nothing_comes_of_nothing(floors):
     evaluated = ALLOWED[[0, 5, 11, 17, 22, 28, 30, 34]]
     for layout in (None, LAYOUT):
         at = known(evaluated)
