@@ -30,7 +30,7 @@ __all__ = ["Layout", "Trend", "fit_trend"]
 PRIORS = {
     "gain": (0.0, 1.0),
     "exponent": (-0.7, 1.0),
-    "layer": (0.0, 0.8),
+    "layer": (0.0, 1.2),
     "layer_and_part": (0.0, 0.5),
     "shape": (-0.4, 0.7),
     "span": (math.log(2), 0.5),
@@ -40,9 +40,9 @@ PRIORS = {
     "width": (-0.7, 0.5),
 }
 LOW = 0.1  # quantile of the scores that is scaled to 0
-# Expected misfit of a scaled score. Well above that of noise: linear is then true of a wider
-# neighbourhood, and what is known of it is not overrated.
-MISFIT = 0.25
+# Expected misfit of a scaled score: 0.25 at first, then this many times what is seen. Above what it
+# is, so that linear is true of a wider neighbourhood, and what is known of it is not overrated.
+LARGEST_MISFIT, LEAST_MISFIT, MISFIT_PER_SEEN = 0.25, 0.06, 1.5
 MAX_STEPS, SHORTEST, ENOUGH = 20, 1e-3, 1e-3  # Gauss-Newton: steps, part of a step, gain
 LEAST = 1e-9  # capacities and sizes whose logarithm is taken
 
@@ -166,7 +166,15 @@ def fit_trend(layout: Layout, X: Tensor, Y: Tensor) -> Trend | None:
     if not 1e-9 < scale < math.inf:
         return None
     trend = Trend(layout, X.new_zeros(sum(layout.groups.values())), location, scale)
-    misfit = MISFIT * scale
+    trend = _improve(trend, X, Y, LARGEST_MISFIT)
+    seen = float((Y - trend.evaluate(X)[0]).square().mean().sqrt()) / scale
+    misfit = min(LARGEST_MISFIT, max(LEAST_MISFIT, MISFIT_PER_SEEN * seen))
+    return _improve(trend, X, Y, misfit)
+
+
+def _improve(trend: Trend, X: Tensor, Y: Tensor, scaled_misfit: float) -> Trend:
+    """Returns the most probable trend, by Gauss-Newton steps from a given one."""
+    misfit = scaled_misfit * trend.scale
     scores, features = trend.evaluate(X)
     value = _improbability(trend, scores, Y, misfit)
     for _ in range(MAX_STEPS):
