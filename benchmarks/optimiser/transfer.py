@@ -24,7 +24,7 @@ import torch
 from methods import Search
 from problem import FAMILIES, Problem
 
-from peft_autoconfig.sampler import BayesianSampler, EarlierRun, TransferSampler
+from peft_autoconfig.sampler import EarlierRun, TransferSampler
 
 sys.path.append(str(Path(__file__).parents[1] / "table"))
 from optimisers import TableProblem, TableSearch
@@ -33,17 +33,8 @@ from table import Table
 RESULTS = Path(__file__).parents[1] / "table" / "results"
 FILE = Path(__file__).parent / "results" / "transfer.jsonl"
 LAYERS, EVALUATIONS, MARKS = 12, 60, (15, 20, 30, 40, 60)
-KEY = ("target", "instance", "earlier", "method")
+KEY = ("target", "instance", "earlier")
 TABLES = ("trec", "questions")
-
-
-class DesignAlone(TransferSampler):
-    """Only the design knows of earlier runs; the model sees this task alone."""
-
-    _choose = BayesianSampler._choose
-
-
-WARM = {"design alone": DesignAlone, "transfer": TransferSampler}
 
 
 def related(problem: Problem, seed: int) -> Problem:
@@ -120,17 +111,13 @@ def missing(options: argparse.Namespace) -> None:
     """Runs what is not stored yet."""
     done = {tuple(record[name] for name in KEY) for record in records()}
     for target, instance, problem, earlier in cases(options):
-        if (cold := (target, instance, "none", "ours")) not in done:
+        if (cold := (target, instance, "none")) not in done:
             store(cold, run(problem, instance))
         for name, task in earlier.items():
-            keys = {method: (target, instance, name, method) for method in WARM}
-            if done.issuperset(keys.values()):
-                continue
-            found = EarlierRun.of_study(run(task, 1000 + instance).study, problem.space)
-            for method, key in keys.items():
-                if key not in done:
-                    sampler = WARM[method](problem.space, [found], instance)
-                    store(key, run(problem, instance, sampler))
+            if (warm := (target, instance, name)) not in done:
+                found = EarlierRun.of_study(run(task, 1000 + instance).study, problem.space)
+                sampler = TransferSampler(problem.space, [found], instance)
+                store(warm, run(problem, instance, sampler))
 
 
 def table(is_shown) -> str:
@@ -139,18 +126,18 @@ def table(is_shown) -> str:
     for record in records():
         if is_shown(record["target"]):
             case = (record["target"], record["instance"])
-            curves[record["earlier"], record["method"]][case] = record["curve"]
-    lines = [f"| earlier run | method | {' | '.join(map(str, MARKS))} | searches |"]
-    lines.append("|---|---|" + "---|" * (len(MARKS) + 1))
-    for (earlier, method), found in curves.items():
+            curves[record["earlier"]][case] = record["curve"]
+    lines = [f"| earlier run | {' | '.join(map(str, MARKS))} | searches |"]
+    lines.append("|---|" + "---|" * (len(MARKS) + 1))
+    for earlier, found in curves.items():
         cells = []
         for mark in MARKS:
             at = {case: curve[mark // 5 - 1] for case, curve in found.items()}
-            gains = [y - curves["none", "ours"][case][mark // 5 - 1] for case, y in at.items()]
+            gains = [y - curves["none"][case][mark // 5 - 1] for case, y in at.items()]
             error = np.std(gains, ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
             gain = "" if earlier == "none" else f" ({np.mean(gains):+.3f} ± {error:.3f})"
             cells.append(f"{np.mean([*at.values()]):.3f}{gain}")
-        lines.append(f"| {earlier} | {method} | {' | '.join(cells)} | {len(found)} |")
+        lines.append(f"| {earlier} | {' | '.join(cells)} | {len(found)} |")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from peft_autoconfig.bayes.surrogate import fit_surrogate
 from peft_autoconfig.errors import SearchError
 from peft_autoconfig.sampler import EarlierRun, TransferSampler, startup_design
 from peft_autoconfig.space import SearchSpace
@@ -109,9 +110,16 @@ def test_odd_trials_are_lived_with():
     assert len(set(points(study))) == 5
 
 
-def test_long_runs_are_sampled():
-    sampler = TransferSampler(SPACE, [related(300)], 0)
-    assert [len(task.Y) for task in sampler._tasks] == [128]
+def test_of_a_long_run_a_sample_is_modelled(monkeypatch):
+    modelled = []
+
+    def fit(X, Y, **options):
+        modelled.append(len(Y))
+        return fit_surrogate(X, Y, **options)
+
+    monkeypatch.setattr("peft_autoconfig.sampler.transfer.fit_surrogate", fit)
+    assert len(TransferSampler(SPACE, [related(300)], 0)._design) == 12
+    assert modelled == [128]
 
 
 def test_a_space_of_three_points_is_exhausted_and_the_study_stops():
