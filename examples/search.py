@@ -42,9 +42,8 @@ def parse_arguments() -> argparse.Namespace:
     train.add_argument("--max-steps", type=int, help="optimiser steps at most")
     train.add_argument("--batch-size", type=int, default=32)
     train.add_argument("--max-length", type=int, default=128, help="tokens kept of an example")
-    # The two between which the order of configurations turns round on trec and the embedded task.
     train.add_argument(
-        "--learning-rates", type=float, nargs="+", default=[1e-3, 5e-3],
+        "--learning-rates", type=float, nargs="+", default=[1e-3, 5e-3, 1e-2],
         help="rates that the search, and each baseline, may choose from",
     )  # fmt: skip
     search = parser.add_argument_group("the search")

@@ -67,7 +67,8 @@ def main() -> None:
         return Outcome(score=-loss, loss=loss)
 
     model = AutoModelForCausalLM.from_pretrained(args.model)
-    space = SearchSpace.from_model(model, learning_rates=[1e-3, 5e-3], max_params=args.max_params)
+    rates = [1e-3, 5e-3, 1e-2]
+    space = SearchSpace.from_model(model, learning_rates=rates, max_params=args.max_params)
     facts = {"model": args.model, "data": args.train_file, "max_steps": args.max_steps}
     search = Search(space, args.output, about=facts)
     with LiveView(search, args.trials) as live:

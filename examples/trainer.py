@@ -78,7 +78,7 @@ def main() -> None:
         return Outcome(score=results["eval_score"], loss=results["eval_nll"])
 
     base = AutoModelForSequenceClassification.from_pretrained(args.model)
-    space = SearchSpace.from_model(base, learning_rates=[1e-3, 5e-3])
+    space = SearchSpace.from_model(base, learning_rates=[1e-3, 5e-3, 1e-2])
     facts = {"model": args.model, "task": task.about(), "max_steps": args.max_steps}
     search = Search(space, args.output, about=facts)
     with LiveView(search, args.trials) as live:

@@ -75,9 +75,8 @@ class Recipe:
         lora_ranks: Ranks of a low-rank part that the search may choose from, 0 for none; None
             leaves that part out, as AutoPEFT's space does.
         lora_modules: Where the low-rank part goes: "attention", "feed_forward" or "all".
-        learning_rates: Rates that the search, and each baseline, may choose from. The default are
-            the two between which the order of configurations turns round on trec and the embedded
-            task.
+        learning_rates: Rates that the search, and each baseline, may choose from. The best of the
+            default ones is within .004 of the best of four on three tasks (benchmarks/rates).
         max_params: Parameters of a configuration at most; None for no limit.
         stop_early: Whether trials are stopped at a quarter or half of their training that cannot
             reach the front any more.
@@ -114,7 +113,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     lora_ranks: tuple[int, ...] | None = None
     lora_modules: str = "all"
-    learning_rates: tuple[float, ...] = (1e-3, 5e-3)
+    learning_rates: tuple[float, ...] = (1e-3, 5e-3, 1e-2)
     max_params: int | None = None
     stop_early: bool = False
     warm_start: tuple[str, ...] | None = None

@@ -176,7 +176,7 @@ SEARCH: dict[str, Any] = {
         str | None,
         _option(
             _SEARCH,
-            "Peak rates to choose from, with commas between. (Default: 1e-3,5e-3.)",
+            "Peak rates to choose from, with commas between. (Default: 1e-3,5e-3,1e-2.)",
             parser=_numbers,
             metavar="RATE[,RATE...]",
         ),

@@ -24,7 +24,7 @@ from peft_autoconfig.tasks import load_task
 from peft_autoconfig.training import Training, TrainingPlan
 
 RESULTS = Path(__file__).resolve().parent / "results" / "search.json"
-LEARNING_RATES = (1e-3, 5e-3)  # as a recipe has by default
+LEARNING_RATES = (1e-3, 5e-3)  # as a recipe had by default then
 
 
 def train(training: Training, spent: list[float], config, learning_rate, report):
