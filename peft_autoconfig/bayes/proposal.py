@@ -1,7 +1,6 @@
 """From what is known to the next point: fit, fantasise, and search the lattice.
 
-The top of this package; `sampler` calls `propose` to choose a point, or `choose` where it has a
-model of its own.
+The top of this package: `sampler` calls `propose`, which fits a model and lets `choose` search by it.
 """
 
 from dataclasses import dataclass
