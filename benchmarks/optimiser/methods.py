@@ -2,12 +2,14 @@
 
 Every search starts with the design of ours, gives the same noise to the same number of evaluation,
 and tells Optuna's samplers log10 of the parameters; a point that they draw outside the space is
-pruned and costs them nothing.
+pruned and costs them nothing; after ten in a row, which `GPSampler` can go on proposing, a random
+point stands in.
 """
 
 import ast
 import hashlib
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from peft_autoconfig.sampler import (
 )
 
 EVERY = 5  # evaluations between two points of a curve
+MAX_OUTSIDE = 10  # points in a row that may lie outside the space
 # of the package's samplers and models of the score, the files that each method does without
 WITHOUT = {
     "ours": ("believed", "earlier", "mutation", "published", "saas", "transfer"),
@@ -106,6 +109,7 @@ class Search:
         self.costs: list[int] = []
         self.seconds: list[float] = []
         self._noise = np.random.default_rng([seed, 2])
+        self._stand_in = np.random.default_rng([seed, 3])
         if method not in WITHOUT:  # they begin with the design by themselves
             for x in startup_design(problem.space, NUM_STARTUP, seed):
                 self.study.enqueue_trial(problem.space.decode_params(x))
@@ -133,7 +137,10 @@ class Search:
 
     def _ask(self):
         started = time.process_time()
-        while True:
+        for number in count(1):
+            if number > MAX_OUTSIDE:
+                x = self.problem.space.sample_stratified(1, self._stand_in)[0]
+                self.study.enqueue_trial(self.problem.space.decode_params(x))
             trial = self.study.ask()
             try:
                 config = self.problem.space.suggest(trial)
