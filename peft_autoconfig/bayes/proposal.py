@@ -1,6 +1,7 @@
 """From what is known to the next point: fit, fantasise, and search the lattice.
 
-The top of this package: `sampler` calls `propose`, which fits a model and lets `choose` search by it.
+The top of this package: `sampler` calls `propose`, which fits a model and lets `choose` search by
+it.
 """
 
 from dataclasses import dataclass
