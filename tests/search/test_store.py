@@ -153,8 +153,10 @@ def test_one_worker_dies_and_the_other_finishes_its_trial(folder):
 
 def test_ctrl_c_keeps_everything(folder):
     script = (
-        "import sys, time, pathlib\n"
+        "import signal, sys, time, pathlib\n"
         "from tests.search.test_store import open_search\n"
+        # a shell that starts tests in the background has them ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def objective(config, learning_rate):\n"
         "    print('training', flush=True)\n"
         "    time.sleep(60)\n"
