@@ -131,17 +131,12 @@ def status(
 def front(
     source: Source,
     max_params: Budget = None,
-    believed: Annotated[
-        bool,
-        typer.Option(
-            "--believed",
-            help="By what a model of all scores believes, rather than by single scores, the best "
-            "of which luck has lifted. Of run folders only.",
-        ),
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the front: the best configuration for each budget of parameters.
+
+    Best is what a model of all scores believes to be it: of many single scores, the best are
+    mostly those that luck has lifted.
 
     The configurations of --json are arguments of AutoPEFTConfig:
 
@@ -149,7 +144,7 @@ def front(
     """
     from .runs import front as work
 
-    work(source, max_params=max_params, believed=believed, as_json=as_json)
+    work(source, max_params=max_params, as_json=as_json)
 
 
 @app.command()

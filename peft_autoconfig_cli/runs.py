@@ -92,13 +92,11 @@ def members_of(search: Search) -> list[Member]:
     return [front_member(record, base) for record in search.front()]
 
 
-def front(source: str, *, max_params: int | None, believed: bool, as_json: bool) -> None:
-    """Writes the front of a run folder or a Hub repository, or what a model believes of a run."""
-    if believed:
-        quieten()
+def front(source: str, *, max_params: int | None, as_json: bool) -> None:
+    """Writes the front of a run folder or a Hub repository."""
     members = [
         member
-        for member in (_believed_members(Search.open(source)) if believed else read_front(source))
+        for member in read_front(source)
         if max_params is None or member["num_params"] <= max_params
     ]
     if not members:
@@ -106,40 +104,7 @@ def front(source: str, *, max_params: int | None, believed: bool, as_json: bool)
             f"The front in {source} has no member"
             f"{'' if max_params is None else f' with at most {max_params} parameters'} yet."
         )
-    text = _believed_text(members) if believed else front_text(members)
-    write({"run": source, "front": members}, text, as_json=as_json)
-
-
-def _believed_members(search: Search) -> list[Member]:
-    """Returns the believed front as ``front.json`` would have it, with what is believed."""
-    records, base = search.trials, search.about.get("num_base_params")
-    return [
-        front_member(records[member.number], base)
-        | {
-            "believed_score": member.score,
-            "deviation": member.deviation,
-            "confidence": member.confidence,
-        }
-        for member in search.believed_front()
-    ]
-
-
-def _believed_text(members: Sequence[Member]) -> str:
-    rows = [
-        [
-            str(member["trial"]),
-            f"{member['believed_score']:.4f}",
-            f"{member['deviation']:.4f}",
-            f"{100 * member['confidence']:.0f}",
-            f"{member['score']:.4f}",
-            f"{member['num_params']:,}",
-            "" if member["learning_rate"] is None else f"{member['learning_rate']:g}",
-            describe(AutoPEFTConfig(**member["config"])),
-        ]
-        for member in members
-    ]
-    header = ["trial", "believed", "sd", "% sure", "scored", "parameters", "rate", "configuration"]
-    return f"{table(header, rows)}\n\n% sure: that it truly scores better than the line above it."
+    write({"run": source, "front": members}, front_text(members), as_json=as_json)
 
 
 def front_text(members: Sequence[Member]) -> str:
@@ -147,15 +112,28 @@ def front_text(members: Sequence[Member]) -> str:
     rows = [
         [
             str(member["trial"]),
+            _text(member.get("mean"), ".4f"),
+            _text(member.get("deviation"), ".4f"),
+            _text(_percent(member.get("confidence")), ".0f"),
             f"{member['score']:.4f}",
             f"{member['num_params']:,}",
-            f"{100 * member['fraction']:.2f}" if "fraction" in member else "",
-            "" if member["learning_rate"] is None else f"{member['learning_rate']:g}",
+            _text(_percent(member.get("fraction")), ".2f"),
+            _text(member["learning_rate"], "g"),
             describe(AutoPEFTConfig(**member["config"])),
         ]
         for member in members
     ]
-    return table(["trial", "score", "parameters", "%", "rate", "configuration"], rows)
+    believed = ["believed", "sd", "% sure"]
+    header = ["trial", *believed, "scored", "parameters", "%", "rate", "configuration"]
+    return (
+        f"{table(header, rows)}\n\n"
+        "believed: the score without noise, by a model of all scores; sd: how far that may be off\n"
+        "% sure: that it truly scores better than the line above it"
+    )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def report(run: str, *, output: Path | None, as_json: bool) -> None:
@@ -213,7 +191,7 @@ def _facts(
         "model": search.about.get("model"),
         "task": task.get("name", "?") if isinstance(task, dict) else str(task),
         "complete": len(complete),
-        "best_score": best.score if best else None,
+        "best_score": best.mean if best else None,
         "best_num_params": best.num_params if best else None,
         "smallest_num_params": front[0].num_params if front else None,
         "front_size": len(front),
@@ -223,7 +201,8 @@ def _facts(
 
 
 def _hypervolume(front: Sequence[TrialRecord], reference: tuple[float, float]) -> float:
-    scores = torch.tensor([record.score for record in front], dtype=torch.float64)
+    """Returns the area that a front covers, by what is believed of its members."""
+    scores = torch.tensor([record.mean for record in front], dtype=torch.float64)
     costs = torch.tensor([record.num_params for record in front], dtype=torch.float64).log10()
     return hypervolume(scores, costs, reference)
 

@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _trial_of(run: str, number: int) -> dict[str, Any] | None:
-    """Returns a complete trial that is not on the front, which may be believed to be."""
+    """Returns a complete trial that is not on the front, None for any other."""
     if number in {member["trial"] for member in read_front(run)}:
         return None
     records = {record.number: record for record in Search.open(run).trials}

@@ -145,14 +145,16 @@ def _front(findings: Findings, chosen: TrialRecord, members: Sequence[TrialRecor
     where[chosen.number] = "here" if len(members) == 1 else f"here, {where[chosen.number]}"
     lines = [
         f"## The front\n\nBy {findings.metric} on data held out of the training set, which the "
-        "search saw.\n",
-        f"| {findings.metric} | parameters | learning rate | configuration | adapter |",
-        "|---:|---:|---:|---|---|",
+        "search saw: what a model of all scores believes it to be without noise, and what the one "
+        "training had.\n",
+        f"| {findings.metric} | scored | parameters | learning rate | configuration | adapter |",
+        "|---:|---:|---:|---:|---|---|",
     ]
     for member in findings.front:
         rate = "" if member.learning_rate is None else f"{member.learning_rate:g}"
         lines.append(
-            f"| {member.score:.4f} | {member.num_params:,} | {rate} | {describe(member.config)} "
+            f"| {member.mean:.4f} | {member.score:.4f} | {member.num_params:,} | {rate} "
+            f"| {describe(member.config)} "
             f"| {where.get(member.number, '')} |"
         )
     return "\n".join(lines)
@@ -221,8 +223,9 @@ def _sizes(space: SearchSpace) -> str:
 def _limits(findings: Findings) -> str:
     return (
         "## Limits\n\n"
-        f"The front's scores are the best of {len(findings.complete)} trials of one seed, hence "
-        "optimistic; where the table above has scores over new seeds, believe those. All of it "
+        f"The front was chosen among {len(findings.complete)} trials of one seed each, so its "
+        "scores may still be optimistic; where the table above has scores over new seeds, believe "
+        "those. All of it "
         "holds for this model, this data and this training; a configuration may be worth less "
         "elsewhere. The adapter has the biases of its base model and of its training data, and was "
         "tested on nothing else."

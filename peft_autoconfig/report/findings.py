@@ -9,7 +9,7 @@ Imports `errors`, `run`, `search`, `space` and `tuner`; imported by the rest of 
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -142,9 +142,8 @@ class Findings:
         None if there is no front."""
         if not self.front:
             return None
-        members = [{"score": m.score, "num_params": m.num_params, "record": m} for m in self.front]
-        record: TrialRecord = choose(members, select="knee")["record"]
-        return record
+        members = [{"mean": m.mean, "num_params": m.num_params} for m in self.front]
+        return self.front[members.index(choose(members, select="knee"))]
 
     def repeat_of(self, record: TrialRecord) -> Repeat | None:
         """Returns the repeated trainings of a trial, if there are any."""
@@ -208,7 +207,12 @@ def _record(member: dict[str, Any], trials: Sequence[Trial], folder: RunFolder) 
     record = trials[number].record if number < len(trials) else None
     if record is None or record.state != "COMPLETE" or record.config is None:
         raise damaged(folder.front_file, f"trial {number} is not complete in the study")
-    return record
+    return replace(
+        record,
+        mean=record.score if member.get("mean") is None else member["mean"],  # earlier versions
+        deviation=member.get("deviation"),
+        confidence=member.get("confidence"),
+    )
 
 
 def _entry(about: dict[str, Any], name: str) -> dict[str, Any]:

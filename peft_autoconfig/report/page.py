@@ -130,7 +130,7 @@ def _member(findings: Findings, member: TrialRecord) -> dict[str, Any]:
     base, rate = findings.num_base_params, member.learning_rate
     tags = []
     if member is findings.front[-1]:
-        tags.append("best search score")
+        tags.append("believed best")
     if findings.knee is not None and member.number == findings.knee.number:
         tags.append("knee")
     tested = [r for r in findings.repeats if r.trial in {m.number for m in findings.front}]
@@ -143,6 +143,7 @@ def _member(findings: Findings, member: TrialRecord) -> dict[str, Any]:
         "params": words.count(member.num_params or 0),
         "share": f"{100 * (member.num_params or 0) / base:.2g} % of the model" if base else "",
         "score": words.score(member.score or 0.0),
+        "believed": words.spread(member.mean or 0.0, member.deviation),
         "dev": _spread(repeat.dev) if repeat else None,
         "test": _spread(repeat.test) if repeat else None,
         "config": words.described(member, findings.space.num_layers),

@@ -77,7 +77,8 @@ def _front(findings: Findings) -> Figure:
     x, y = _points(findings.dominated)
     axes.scatter(x, y, s=22, color=DOMINATED, label="tried", linewidths=0)
     x, y = _points(findings.front)
-    axes.step(x, y, where="post", color=FRONT, linewidth=1.8)
+    means = [member.mean or 0.0 for member in findings.front]
+    axes.step(x, means, where="post", color=FRONT, linewidth=1.8, label="believed of the front")
     axes.scatter(x, y, s=58, color=FRONT, edgecolors=PAPER, zorder=4, label="front, one seed")
     kinds = [(True, REPEAT, "s", "front, new seeds"), (False, BASELINE, "D", "baselines")]
     for is_member, color, marker, name in kinds:

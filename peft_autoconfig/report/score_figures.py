@@ -132,7 +132,7 @@ def _trials(findings: Findings, records: Sequence[TrialRecord], group: str) -> g
 def _staircase(findings: Findings) -> go.Scatter:
     return go.Scatter(
         x=[member.num_params for member in findings.front],
-        y=[member.score for member in findings.front],
+        y=[member.mean for member in findings.front],
         hoverinfo="skip",
         mode="lines",
         line={"color": FRONT, "width": 2, "shape": "hv"},

@@ -75,13 +75,13 @@ def tiles_of(findings: Findings) -> list[Tile]:
     best, knee = findings.front[-1], findings.knee
     return [
         Tile(
-            f"best {findings.metric}, search-dev",
-            score(best.score or 0.0),
+            f"best {findings.metric}, believed",
+            score(best.mean or 0.0),
             f"{count(best.num_params or 0)} parameters, trial {best.number}",
         ),
         Tile(
             "at the knee",
-            score(knee.score or 0.0),
+            score(knee.mean or 0.0),
             f"{count(knee.num_params or 0)} parameters, trial {knee.number}",
         ),
         *tiles,

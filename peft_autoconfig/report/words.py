@@ -89,6 +89,7 @@ def hover_text(findings: Findings, record: TrialRecord) -> str:
     lines = [
         f"<b>trial {record.number}</b>",
         f"{escaped(findings.metric)} {score(record.score or 0.0)}",
+        *([] if record.mean is None else [f"believed {spread(record.mean, record.deviation)}"]),
         f"{count(record.num_params or 0)} parameters",
         *described(record, findings.space.num_layers).split("; "),
     ]

@@ -3,7 +3,7 @@
     search.json          format version, space, facts about model and task, seed, what earlier runs
                          had found; written once
     study.db             every trial, an Optuna study; absent where a data base has it
-    front.json           the best trials, replaced as a whole after each finished trial
+    front.json           the front, replaced as a whole when a score adds to it and at the end
     adapters/<trial>/    PEFT checkpoints of the front
     checkpoints/         what goes on where a training broke off; each goes when its training ends
     .lock                held while trials are handed out or stored
@@ -197,7 +197,8 @@ def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the members of the front of a run folder or Hub repository, fewest parameters first.
 
     Each holds ``trial``, ``config`` (arguments of `AutoPEFTConfig`), ``learning_rate``, ``score``,
-    ``loss`` and ``num_params``.
+    ``loss`` and ``num_params``, and what is believed of the score: ``mean``, ``deviation`` and
+    ``confidence``, as `TrialRecord` has them. Those of earlier versions lack the last three.
 
     Raises:
         RunError: The run has no front yet, it cannot be reached, or its file is damaged or of
@@ -211,7 +212,7 @@ def read_front(run: str | os.PathLike[str]) -> list[dict[str, Any]]:
         raise damaged(file, "'front' must be a list")
     for member in members:
         _check_member(file, member)
-    return sorted(members, key=lambda member: (member["num_params"], -member["score"]))
+    return sorted(members, key=lambda member: (member["num_params"], -_worth(member)))
 
 
 def select_member(
@@ -249,11 +250,12 @@ def choose(
     """Returns the member of a front that fits a budget and a wish; ties go to fewer parameters.
 
     Args:
-        members: At least one member, each with ``score`` and ``num_params``.
+        members: At least one member, each with ``num_params`` and ``mean``, or in place of that
+            ``score``.
         max_params: Only members with at most so many parameters; None for all.
-        select: "score" takes the best score; "params" the fewest parameters; "knee" the member
-            farthest above the line from the smallest to the best one, over the logarithm of the
-            parameter count, where more parameters stop paying.
+        select: "score" takes what is believed to score best; "params" the fewest parameters; "knee"
+            the member farthest above the line from the smallest to the best one, over the logarithm
+            of the parameter count, where more parameters stop paying.
 
     Raises:
         ConfigError: ``select`` is none of the three.
@@ -273,14 +275,20 @@ def choose(
         return fitting[0]
     if select == "knee":
         return max(fitting, key=_height_above_chord(fitting[0], fitting[-1]))
-    return max(fitting, key=lambda member: member["score"])
+    return max(fitting, key=_worth)
+
+
+def _worth(member: dict[str, Any]) -> float:
+    """Returns what a member is believed to score, or scored where nothing is believed."""
+    mean: float | None = member.get("mean")
+    return member["score"] if mean is None else mean
 
 
 def _height_above_chord(smallest: dict[str, Any], largest: dict[str, Any]) -> Any:
     """Returns the height of a member above the line between the ends of a front."""
     start, end = math.log(smallest["num_params"]), math.log(largest["num_params"])
-    slope = (largest["score"] - smallest["score"]) / (end - start) if end > start else 0.0
-    return lambda member: member["score"] - slope * math.log(member["num_params"])
+    slope = (_worth(largest) - _worth(smallest)) / (end - start) if end > start else 0.0
+    return lambda member: _worth(member) - slope * math.log(member["num_params"])
 
 
 def _check_member(file: Path, member: Any) -> None:
@@ -292,7 +300,10 @@ def _check_member(file: Path, member: Any) -> None:
         and _is_count(member["num_params"])
         and member["num_params"] > 0,
         "score": _is_number(member.get("score")),
-        "loss": member.get("loss") is None or _is_number(member["loss"]),
+        **{
+            name: member.get(name) is None or _is_number(member[name])
+            for name in ("mean", "deviation", "confidence", "loss")
+        },
         "learning_rate": member.get("learning_rate") is None
         or (_is_number(member["learning_rate"]) and member["learning_rate"] > 0),
         "config": _is_config(member.get("config")),

@@ -23,6 +23,9 @@ from .lattice import lattice_of, tensor_of
 
 __all__ = ["BelievedTrial", "believed_front"]
 
+# A model of 500 scores takes half a second, and the time grows with the cube of their number.
+MOST_MODELLED = 1000
+
 
 @dataclass(frozen=True)
 class BelievedTrial:
@@ -49,7 +52,8 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
     """Returns the front by posterior means, fewest parameters first; empty without a score.
 
     Where a configuration was tried more than once, or at several learning rates, the best-believed
-    of its trials stands for it. Pruned trials inform the model and are on no front.
+    of its trials stands for it. Pruned trials inform the model and are on no front. Of more than
+    1,000 scores the model sees those that are nearest the front.
 
     Args:
         study: A study of two objectives, the score and the parameters to be minimised.
@@ -64,16 +68,18 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
         return []
     X = tensor_of(history.evaluated, space)
     scores = torch.tensor(history.scores, dtype=torch.float64)
+    kept = _nearest(scores, lattice.cost(X))
+    X, scores, numbers = X[kept], scores[kept], [history.numbers[i] for i in kept.tolist()]
     surrogate = fit_surrogate(lattice.inputs(X), scores, layout=lattice.layout)
     mean, covariance = surrogate.joint_posterior(lattice.inputs(X))
     complete = {trial.number for trial in study.get_trials(False, (TrialState.COMPLETE,))}
-    hidden = torch.tensor([number not in complete for number in history.numbers])
+    hidden = torch.tensor([number not in complete for number in numbers])
     order = _front(mean.masked_fill(hidden, torch.nan), lattice.cost(X))
     counts = space.count_params(X.numpy())
     sign = score_sign(study)
     return [
         BelievedTrial(
-            number=history.numbers[i],
+            number=numbers[i],
             num_params=int(counts[i]),
             score=sign * float(mean[i]),
             deviation=math.sqrt(max(float(covariance[i, i]), 0.0)),
@@ -81,6 +87,18 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
         )
         for i, before in zip(order, [None, *order], strict=False)
     ]
+
+
+def _nearest(scores: Tensor, costs: Tensor) -> Tensor:
+    """Returns the indices, in order, of the scores that a model sees: front after front of them."""
+    left = torch.arange(len(scores))
+    if len(left) <= MOST_MODELLED:
+        return left
+    kept = left[:0]
+    while len(kept) < MOST_MODELLED:
+        is_member = is_non_dominated(scores[left], costs[left])
+        kept, left = torch.cat([kept, left[is_member]]), left[~is_member]
+    return kept[:MOST_MODELLED].sort().values
 
 
 def _front(mean: Tensor, costs: Tensor) -> list[int]:

@@ -202,12 +202,13 @@ def _workers(progress: Progress) -> Table:
 
 def _front(progress: Progress) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name, width in (("score", 6), ("parameters", 10), ("trial", 5)):
+    for name, width in (("believed", 8), ("scored", 6), ("parameters", 10), ("trial", 5)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     table.add_column("configuration", no_wrap=True, overflow="ellipsis")
     for record in reversed(progress.front[-MOST_MEMBERS:]):
         style = "bold green" if record == progress.best else ""
         table.add_row(
+            f"{record.mean:.4f}",
             f"{record.score:.4f}",
             f"{record.num_params:,}",
             str(record.number),
@@ -215,7 +216,7 @@ def _front(progress: Progress) -> Table:
             style=style,
         )
     if len(progress.front) > MOST_MEMBERS:
-        table.add_row("", "", "", f"and {len(progress.front) - MOST_MEMBERS} smaller ones")
+        table.add_row("", "", "", "", f"and {len(progress.front) - MOST_MEMBERS} smaller ones")
     return table
 
 

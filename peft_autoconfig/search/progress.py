@@ -9,7 +9,7 @@ from datetime import datetime
 from statistics import mean
 
 from .search import Search
-from .trial import TrialRecord, non_dominated
+from .trial import TrialRecord
 
 __all__ = ["Progress", "progress_of"]
 
@@ -55,7 +55,7 @@ class Progress:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The member of the front that scores best."""
+        """The member of the front that is believed to score best."""
         return self.front[-1] if self.front else None
 
 
@@ -85,7 +85,7 @@ def progress_of(
         failed=len(failed),
         waiting=sum(record.state == "WAITING" for record in records),
         running=tuple(sorted(running, key=lambda record: record.started or now)),
-        front=tuple(non_dominated(complete)),
+        front=tuple(search.front()),
         failures=tuple(reversed(failed)),
         seconds_per_trial=each,
         seconds_left=_seconds_left(wanted, len(done), running, each, now),

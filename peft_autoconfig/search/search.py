@@ -26,11 +26,12 @@ from .budget import Budget
 from .database import place_of, reached
 from .evaluation import Objective, evaluate
 from .failures import refuse_failures
-from .front_file import FrontFile
+from .front_file import FrontFile, believed_members
 from .handout import Handout
 from .patience import LAST_PATIENCE_SECONDS
 from .pilot import leaves_baseline, pilot_points, refusal, states_of
 from .rungs import Reporter
+from .snapshot import Snapshot
 from .store import TrialStore
 from .trial import (
     Records,
@@ -38,15 +39,12 @@ from .trial import (
     checked_outcome,
     facts_of,
     front_member,
-    non_dominated,
     trials_table,
 )
 from .warm_start import earlier_facts, sampler_for
 
 if TYPE_CHECKING:
     import pandas
-
-    from ..sampler import BelievedTrial
 
 __all__ = ["Callback", "Objective", "Search"]
 
@@ -114,8 +112,10 @@ class Search:
         )
         self._handout = Handout(self._store, space)
         self._records = Records(space)
+        self._front: list[TrialRecord] = []
+        self._front_of = (0, 0)  # trials, complete and pruned
         num_base_params = self.about.get("num_base_params")
-        self._front_file = FrontFile(self.folder, self._records, num_base_params)
+        self._front_file = FrontFile(self.folder, self._records, num_base_params, self._members)
 
     @classmethod
     def open(cls, run: str | os.PathLike[str]) -> "Search":
@@ -140,18 +140,14 @@ class Search:
         return [self._records.of(trial) for trial in self._store.trials()]
 
     def front(self) -> list[TrialRecord]:
-        """Returns the non-dominated configurations, each at its best rate, smallest first."""
-        return non_dominated(self.trials)
+        """Returns the non-dominated configurations, each at its best rate, smallest first.
 
-    def believed_front(self) -> list["BelievedTrial"]:
-        """Returns the front by what a model of the score believes, smallest first.
-
-        Of many noisy scores the best are mostly those that noise favoured; see
-        `sampler.believed_front`. It is empty without a score.
+        They are those that a model of all scores believes to be it, since of many noisy scores the
+        best are mostly those that noise favoured: each has what it is believed to score
+        (``mean``), and their own scores need not rise with the parameters. See
+        `sampler.believed_front`.
         """
-        from ..sampler import believed_front  # late, since nothing else here needs a model
-
-        return self._store.read_study(lambda study: believed_front(study, self.space))
+        return self._members(self._store.snapshot())
 
     def best(self, *, max_params: int | None = None, select: str = "score") -> TrialRecord:
         """Returns one member of the front; see `run.folder.choose` for the arguments.
@@ -172,7 +168,7 @@ class Search:
         Its columns are those of `TrialRecord` (the configuration as one column a field) and
         ``on_front``. Layers and sizes by layer are lists in their cells, hence objects.
         """
-        return trials_table(self.trials)
+        return trials_table(self.trials, self.front())
 
     def run(
         self,
@@ -345,6 +341,16 @@ class Search:
         """Ends a trial without a result and queues its configuration again."""
         store = self._store
         store.step(lambda: store.hand_back(number, reason), patience=LAST_PATIENCE_SECONDS)
+
+    def _members(self, snapshot: Snapshot) -> list[TrialRecord]:
+        """Returns the front of some trials; it is kept until one of them has ended."""
+        key = snapshot.count(TrialState.COMPLETE), snapshot.count(TrialState.PRUNED)
+        if key != self._front_of:
+            self._front = self._store.read_study(
+                lambda study: believed_members(study, self.space, self._records), snapshot
+            )
+            self._front_of = key
+        return list(self._front)
 
     def _record(self, number: int) -> TrialRecord:
         return self._records.of(self._known(number))

@@ -126,9 +126,9 @@ class TrialStore:
         finally:
             self.session.rest()
 
-    def read_study(self, look: Callable[[optuna.Study], Result]) -> Result:
-        """Returns what somebody sees in the study, who only looks at it."""
-        return self.desk.read(self.snapshot(), look)
+    def read_study(self, look: Callable[[optuna.Study], Result], known: Snapshot) -> Result:
+        """Returns what somebody sees in the study, who only looks at it, as it was known."""
+        return self.desk.read(known, look)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Returns the trials in one of ``states``, all without any; not to be changed."""

@@ -58,6 +58,11 @@ class TrialRecord:
         worker: Host and process id of who works or worked on it; None if nobody did.
         started: When it was handed out, in local time; None if it was not.
         rungs: How it stood on its way, as far as its objective told.
+        mean: What the score is believed to be without noise; None unless on the front. This and the
+            next two are as in `sampler.BelievedTrial`.
+        deviation: How far that may be off, as a standard deviation; None unless on the front.
+        confidence: Probability that it truly is better than the member before it; None unless on
+            the front.
     """
 
     number: int
@@ -72,6 +77,9 @@ class TrialRecord:
     worker: str | None = None
     started: datetime | None = None
     rungs: tuple[Rung, ...] = ()
+    mean: float | None = None
+    deviation: float | None = None
+    confidence: float | None = None
 
     @property
     def is_stopped(self) -> bool:
@@ -149,9 +157,11 @@ def facts_of(outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 
 def non_dominated(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Returns the front of the complete records, fewest parameters first.
+    """Returns the complete records that no other has a higher score than, fewest parameters first.
 
-    Of equals in both score and parameters the one with the lower loss stays, then the earlier one.
+    What noise has lifted is among them; the front of a search is by what is believed
+    (`Search.front`). Of equals in both score and parameters the one with the lower loss stays,
+    then the earlier one.
     """
     complete = [record for record in records if record.state == "COMPLETE"]
     front: list[TrialRecord] = []
@@ -178,6 +188,9 @@ def front_member(record: TrialRecord, num_base_params: int | None) -> dict[str, 
         "config": {name: getattr(record.config, name) for name in CONFIG_FIELDS},
         "learning_rate": record.learning_rate,
         "score": record.score,
+        "mean": record.mean,
+        "deviation": record.deviation,
+        "confidence": record.confidence,
         "loss": record.loss,
         "num_params": record.num_params,
     }
@@ -199,13 +212,15 @@ def table_row(record: TrialRecord, is_on_front: bool) -> dict[str, Any]:
     return row | {"on_front": is_on_front} | {n: getattr(config, n, None) for n in CONFIG_FIELDS}
 
 
-def trials_table(records: Sequence[TrialRecord]) -> "pandas.DataFrame":
+def trials_table(
+    records: Sequence[TrialRecord], front: Sequence[TrialRecord]
+) -> "pandas.DataFrame":
     """Returns records as a table, a row for each by number; see `Search.to_pandas`."""
     # Late, since only this one needs it.
     import pandas
 
-    front = {record.number for record in non_dominated(records)}
-    rows = [table_row(record, record.number in front) for record in records]
+    members = {record.number: record for record in front}
+    rows = [table_row(members.get(r.number, r), r.number in members) for r in records]
     names = list(table_row(TrialRecord(0, ""), False))
     return pandas.DataFrame(rows, columns=names).set_index("number")
 

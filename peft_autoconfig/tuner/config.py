@@ -249,8 +249,8 @@ class AutoPEFTConfig(LayerwiseConfig):
         Args:
             run: The run folder of a search.
             max_params: Only members of the front with at most so many parameters; None for all.
-            select: "score" takes the best score, "knee" the point where more parameters stop
-                paying, "params" the fewest parameters.
+            select: "score" takes the member that is believed to score best, "knee" the point where
+                more parameters stop paying, "params" the fewest parameters.
 
         Raises:
             RunError: The folder holds no readable front, or no member of it meets the budget.

@@ -110,17 +110,17 @@ def test_a_configuration_is_trained_and_evaluated_again(searched, tmp_path):
         assert message in refused.stderr
 
 
-def test_the_believed_front_may_have_others_which_can_be_trained_too(searched, tmp_path):
+def test_the_front_says_what_is_believed_and_any_trial_can_be_trained(searched, tmp_path):
     folder, value = searched
-    members = run_json("front", folder, "--believed")["front"]
+    members = run_json("front", folder)["front"]
     complete = {r.number: r for r in Search.open(folder).trials if r.state == "COMPLETE"}
     for member in members:
         assert member["score"] == complete[member["trial"]].score
         assert 0 <= member["confidence"] <= 1
         assert member["deviation"] >= 0
-    text = run("front", folder, "--believed").stdout
-    assert all(f"{member['believed_score']:.4f}" in text for member in members)
-    refused = run("front", folder.parent / "none", "--believed")
+    text = run("front", folder).stdout
+    assert all(f"{member['mean']:.4f}" in text for member in members)
+    refused = run("front", folder.parent / "none")
     assert refused.exit_code == 1
     off = min(set(complete) - {member["trial"] for member in value["front"]})
     trained = run_json("train", folder, "--trial", off, "--output", tmp_path / "adapter")
@@ -158,7 +158,7 @@ def area(run_folder, other) -> float:
     front = read_front(run_folder)
     ends = [member["num_params"] for member in front[1:]] + [ceiling]
     return sum(
-        (member["score"] - floor) * math.log10(end / member["num_params"])
+        (member["mean"] - floor) * math.log10(end / member["num_params"])
         for member, end in zip(front, ends, strict=True)
     )
 
@@ -169,7 +169,7 @@ def test_runs_are_compared_by_one_reference(searched, settings, tmp_path):
     run_json("search", *settings, "--seed", 1, "--trials", 2, "--report-seeds", 0, "-o", other)
     first, second = run_json("compare", folder, other)["runs"]
     assert (first["complete"], second["complete"]) == (3, 2)
-    assert first["best_score"] == value["front"][-1]["score"]
+    assert first["best_score"] == value["front"][-1]["mean"]
     assert first["hypervolume"] == pytest.approx(area(folder, other))
     assert second["hypervolume"] == pytest.approx(area(other, folder))
     assert str(other) in run("compare", folder, other).stdout

@@ -52,6 +52,15 @@ def test_its_scores_are_nearer_to_the_truth_than_those_observed(seed):
     assert true_loss(believed, params) < true_loss(observed_front(params, scores), params)
 
 
+def test_of_very_many_scores_those_near_the_front_are_modelled(monkeypatch):
+    params, scores = noisy(200, noise=0.05)
+    whole = [(t.number, t.score) for t in believed_front(study_of(params, scores), SPACE)]
+    monkeypatch.setattr("peft_autoconfig.sampler.believed.MOST_MODELLED", 80)
+    part = [(t.number, t.score) for t in believed_front(study_of(params, scores), SPACE)]
+    assert true_loss(part, params) < true_loss(observed_front(params, scores), params)
+    assert {number for number, _ in part} & {number for number, _ in whole}
+
+
 def test_without_noise_it_is_the_observed_front():
     params, scores = noisy(80, noise=0.0)
     believed = believed_front(study_of(params, scores), SPACE)
