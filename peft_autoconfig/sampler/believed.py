@@ -91,12 +91,14 @@ def believed_front(study: Study, space: SearchSpace) -> list[BelievedTrial]:
 
 def _nearest(scores: Tensor, costs: Tensor) -> Tensor:
     """Returns the indices, in order, of the scores that a model sees: front after front of them."""
-    left = torch.arange(len(scores))
-    if len(left) <= MOST_MODELLED:
-        return left
+    if len(scores) <= MOST_MODELLED:
+        return torch.arange(len(scores))
+    left = scores.argsort(descending=True, stable=True)
+    left = left[costs[left].argsort(stable=True)]  # the cheapest first, of equals the best
     kept = left[:0]
     while len(kept) < MOST_MODELLED:
-        is_member = is_non_dominated(scores[left], costs[left])
+        best = scores[left].cummax(dim=0).values
+        is_member = scores[left] > torch.cat([best.new_tensor([-math.inf]), best[:-1]])
         kept, left = torch.cat([kept, left[is_member]]), left[~is_member]
     return kept[:MOST_MODELLED].sort().values
 
