@@ -110,6 +110,14 @@ def _asked(table: Table) -> Table:
 
 
 CATALOGUE: dict[str, Entry] = {
+    "ag_news": Entry(
+        folder="other/ag_news",
+        hub="fancyzhx/ag_news",
+        hub_config=None,
+        text_columns=("text",),
+        label_names=("World", "Sports", "Business", "Sci/Tech"),
+        hub_test="test",
+    ),
     "boolq": _super_glue("boolq", "question passage", "False True"),
     "cb": _super_glue(
         "cb", "premise hypothesis", "entailment contradiction neutral", "accuracy+macro_f1"
@@ -126,6 +134,9 @@ CATALOGUE: dict[str, Entry] = {
     "rte": _glue("rte", "sentence1 sentence2", "entailment not_entailment"),
     "sst2": _glue("sst2", "sentence", "negative positive"),
     "stsb": _glue("stsb", "sentence1 sentence2", "", "pearson+spearman"),
+    "subj": Entry(
+        "other/subj", "SetFit/subj", None, ("text",), ("objective", "subjective"), hub_test="test"
+    ),
     "trec": Entry(
         folder="other/trec",
         hub="SetFit/TREC-QC",
