@@ -76,7 +76,7 @@ class Recipe:
             leaves that part out, as AutoPEFT's space does.
         lora_modules: Where the low-rank part goes: "attention", "feed_forward" or "all".
         learning_rates: Rates that the search, and each baseline, may choose from. The best of the
-            default ones is within .004 of the best of four on three tasks (benchmarks/rates).
+            default ones is within .005 of the best of four on three tasks (benchmarks/rates).
         max_params: Parameters of a configuration at most; None for no limit.
         stop_early: Whether trials are stopped at a quarter or half of their training that cannot
             reach the front any more.
