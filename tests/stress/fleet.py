@@ -210,13 +210,7 @@ class Fleet:
         tally.adapters = len(complete)
         tally.broken_adapters = sum(not self._has_adapter(record.config) for record in complete)
         stored = [member["trial"] for member in read_front(self._folder)]
-        best = sorted(complete, key=lambda r: (r.num_params, -r.score, r.number))
-        front, top = [], -math.inf
-        for record in best:
-            if record.score > top:
-                front.append(record.number)
-                top = record.score
-        tally.front_is_recomputed = stored == front
+        tally.front_is_recomputed = stored == [m.number for m in self.search.front()]
         assert all(record.score == scored(record.config) for record in complete)
 
     def _has_adapter(self, config) -> bool:
