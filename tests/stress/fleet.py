@@ -12,12 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import optuna
 import psutil
 
 from peft_autoconfig.run.folder import read_front
+from peft_autoconfig.sampler import believed_front
 
 from . import adapters
-from .worker import Diary, Gate, adapter_of, key_of, open_search, scored, work
+from .worker import SPACE, Diary, Gate, adapter_of, key_of, open_search, scored, work
 
 # A server that has imported everything once and forks from there: fresh processes at no cost.
 fresh = multiprocessing.get_context("forkserver")
@@ -79,6 +81,19 @@ class Tally:
         both = {name: value + getattr(other, name) for name, value in vars(self).items()}
         recomputed = self.front_is_recomputed and other.front_is_recomputed
         return Tally(**both | {"front_is_recomputed": recomputed})
+
+
+def front_of(complete) -> list[int]:
+    """Returns the numbers of the front of complete records, in a study made of these alone."""
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for record in complete:
+        values = [record.score, record.num_params]
+        params = SPACE.params(record.config)
+        trial = optuna.trial.create_trial(
+            params=params, distributions=SPACE.distributions, values=values
+        )
+        study.add_trial(trial)
+    return [complete[member.number].number for member in believed_front(study, SPACE)]
 
 
 class Fleet:
@@ -210,7 +225,7 @@ class Fleet:
         tally.adapters = len(complete)
         tally.broken_adapters = sum(not self._has_adapter(record.config) for record in complete)
         stored = [member["trial"] for member in read_front(self._folder)]
-        tally.front_is_recomputed = stored == [m.number for m in self.search.front()]
+        tally.front_is_recomputed = stored == front_of(complete)
         assert all(record.score == scored(record.config) for record in complete)
 
     def _has_adapter(self, config) -> bool:

@@ -341,10 +341,10 @@ def test_a_training_in_all_tells_at_rungs_and_is_stopped_by_the_leader(seen, sti
     assert [x for rung in told for x in rung] == pytest.approx(
         [x for rung in expected for x in rung], abs=1e-4
     )
-    whole = []  # parameters of those trained to the end; the rungs of this search stop all
+    ended = []  # parameters of those trained to the end; the rungs of this search stop all
     for state, num_params in trials:  # but the first two and what is cheaper than any of these
-        assert state == ("PRUNED" if len(whole) > 1 and num_params >= min(whole) else "COMPLETE")
-        whole += [num_params] if state == "COMPLETE" else []
+        assert state == ("PRUNED" if len(ended) > 1 and num_params >= min(ended) else "COMPLETE")
+        ended += [num_params] if state == "COMPLETE" else []
     assert "PRUNED" in [state for state, _ in trials]
 
 
