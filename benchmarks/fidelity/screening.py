@@ -24,11 +24,10 @@ from fidelity import TABLE, area
 from peft_autoconfig import Search
 from peft_autoconfig.front.front import choose_members
 from peft_autoconfig.search.trial import TrialRecord
-from peft_autoconfig.tasks import load_task
-from peft_autoconfig.training import Training, TrainingPlan
+from peft_autoconfig.training import Training
 
 sys.path.append(str(TABLE))
-from collect import default_model
+from collect import add_source, training_of
 from table import Run, Table, fidelity_folder, table_space
 
 FILE = Path(__file__).resolve().parent / "results" / "screening.jsonl"
@@ -49,18 +48,16 @@ class Timed:
         return outcome
 
 
-def training_of(task: str, steps: int, arguments: argparse.Namespace) -> Timed:
-    data = load_task(task, data_dir=arguments.data_dir, max_dev_examples=400)
-    plan = TrainingPlan(max_steps=steps, num_epochs=1000, batch_size=BATCH_SIZE)
-    training = Training(arguments.model or default_model(), data, plan)
+def timed(task: str, steps: int, arguments: argparse.Namespace) -> Timed:
+    training = training_of(task, arguments, steps=steps, batch_size=BATCH_SIZE)
     training.load()
     return Timed(training)
 
 
 def screen(task: str, seed: int, arguments: argparse.Namespace) -> dict[str, object]:
     """Returns what one search by short trainings cost and found."""
-    short = training_of(task, arguments.steps, arguments)
-    whole = training_of(task, WHOLE, arguments)
+    short = timed(task, arguments.steps, arguments)
+    whole = timed(task, WHOLE, arguments)
     space = table_space(short.training.model_config)
     with tempfile.TemporaryDirectory() as folder:
         search = Search(space, Path(folder) / "run", seed=seed)
@@ -96,10 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_source(parser, ["trec", "questions", "cr"])
     add = parser.add_argument
-    add("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
-    add("--data-dir", help="folder of parquet files; default: the Hub")
-    add("--tasks", nargs="+", default=["trec", "questions", "cr"])
     add("--steps", type=int, default=12, help="of the short trainings")
     add("--full", type=int, default=8, help="members of the front trained in full, at most")
     add("--seeds", type=int, nargs="+", default=[SEED])

