@@ -225,10 +225,9 @@ def _limits(findings: Findings) -> str:
         "## Limits\n\n"
         f"The front was chosen among {len(findings.complete)} trials of one seed each, so its "
         "scores may still be optimistic; where the table above has scores over new seeds, believe "
-        "those. All of it "
-        "holds for this model, this data and this training; a configuration may be worth less "
-        "elsewhere. The adapter has the biases of its base model and of its training data, and was "
-        "tested on nothing else."
+        "those. All of it holds for this model, this data and this training; a configuration may "
+        "be worth less elsewhere. The adapter has the biases of its base model and of its training "
+        "data, and was tested on nothing else."
     )
 
 

@@ -28,9 +28,9 @@ PROJECT = "peft-autoconfig"
 class Trackers:
     """Logs the trials of a search; a context, and a callback of `Search.run` and `Search.pilot`.
 
-    One point per complete trial, its number for the step: what it gave, and how the front then
-    stood. Trials of other workers are logged too, by the main process of a launch, and those of
-    earlier runs of the same search come first.
+    One point per complete trial, its number for the step: what it gave, and how the front of
+    the bare scores then stood. Trials of other workers are logged too, by the main process of a
+    launch, and those of earlier runs of the same search come first.
 
     Args:
         names: Names of trackers as Accelerate has them ("tensorboard", "wandb", "trackio", ...),
