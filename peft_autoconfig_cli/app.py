@@ -26,7 +26,7 @@ app = typer.Typer(
     A search trains some dozens of configurations, keeps everything in a run folder, and ends with
     a front: for each budget of parameters, the configuration that scores best.
 
-    **Twenty minutes, no network:**  peft-autoconfig search
+    **A quarter of an hour, no network:**  peft-autoconfig search
 
     **Your model and task:**  peft-autoconfig search --model bert-base-uncased --task rte
 
