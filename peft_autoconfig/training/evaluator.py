@@ -1,10 +1,11 @@
 """How well a model does on some rows of a split, computed in shares by all who hold it.
 
-Imports `tasks`, `shards` and `team`; imported by `training`.
+Imports `tasks`, `lower_layers`, `shards` and `team`; imported by `trainer` and `training`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from ..tasks import Evaluation, Task
 from ..tasks.kind import Batch, Example
+from .lower_layers import LowerLayers
 from .shards import take_apart
 from .team import Team
 
@@ -32,12 +34,14 @@ class Evaluator:
         task: The task.
         batch_of: Makes a batch of examples, on the device.
         longest_batch: Examples at once at most, where a token has scores of all others.
+        lower_layers: What lower layers gave for earlier models; None where none is kept.
     """
 
     accelerator: Accelerator
     task: Task
     batch_of: Callable[[Sequence[Example]], Batch]
     longest_batch: int
+    lower_layers: LowerLayers | None
 
     def __call__(
         self,
@@ -58,21 +62,29 @@ class Evaluator:
         """
         kind = self.task.kind
         chosen = range(len(examples)) if rows is None else rows
-        outputs = self._outputs(model, examples, chosen, team)
+        outputs = self._outputs(model, split, examples, chosen, team)
         labels = kind.labels(getattr(self.task, split), examples)
         return self.task.evaluate([outputs[row] for row in chosen], [labels[row] for row in chosen])
 
     def _outputs(
-        self, model: nn.Module, examples: Sequence[Example], rows: Sequence[int], team: Team
+        self,
+        model: nn.Module,
+        split: SplitName,
+        examples: Sequence[Example],
+        rows: Sequence[int],
+        team: Team,
     ) -> dict[int, Any]:
         model.eval()
         kind = self.task.kind
         size = min(BATCH_SIZE, self.longest_batch) if kind.writes_text else BATCH_SIZE
         order = sorted(rows, key=lambda row: kind.length(examples[row]))
+        shortcut = None if self.lower_layers is None else self.lower_layers.under(model)
         outputs: dict[int, Any] = {}
         with torch.inference_mode(), self.accelerator.autocast():
             for part, counts in team.pieces(order, size):
-                results = kind.predict(model, self.batch_of([examples[row] for row in part]))
+                batch = self.batch_of([examples[row] for row in part])
+                predict = partial(kind.predict, model, batch)
+                results = shortcut((split, *part), predict) if shortcut else predict()
                 if counts:
                     outputs |= zip(part, results, strict=True)
         if team.divides:

@@ -4,7 +4,7 @@ A training gets a model of its own that shares the frozen weights, with its task
 the training's seed and the parts that a method asks for: a PEFT configuration (ours or any other),
 only the head, or, with weights of its own, all of them.
 
-Imports `errors`, `tasks`, `shards` and `team`; imported by `training`.
+Imports `errors`, `tasks`, `shards` and `team`; imported by `lower_layers` and `trainer`.
 """
 
 import copy
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 UNLIMITED = 10**9
 # what PEFT trains and saves with every adapter for classification
 PEFT_HEADS = ("classifier", "score")
+PEFT_PREFIX = "base_model.model."
 # transformers' own for heads, where a config names none
 HEAD_STD = 0.02
 
@@ -168,6 +169,11 @@ class Pretrained:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and not self._is_head(name)
         )
+
+    def in_head(self, name: str) -> bool:
+        """Returns whether a parameter or module, maybe one inside PEFT's model, is the head's."""
+        own = name.removeprefix(PEFT_PREFIX)
+        return own in self.head or own.startswith(tuple(f"{module}." for module in self.head))
 
     def _is_head(self, name: str) -> bool:
         return ".modules_to_save." in name or name.startswith(tuple(f"{m}." for m in self.head))

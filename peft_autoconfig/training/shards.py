@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor, Shard
 from transformers import PreTrainedModel
 
 from ..errors import ConfigError
-from ..tuner.placement import stacked_layers
+from ..tuner.placement import stacks_of_layers
 from .team import Team
 
 __all__ = ["LentShards", "Shards", "take_apart"]
@@ -96,7 +96,7 @@ class LentShards:
         self, shards: Shards, model: nn.Module, parts: dict[nn.Parameter, DTensor]
     ) -> None:
         self._shards = shards
-        self._layers = stacked_layers(model)
+        self._layers = [layer for stack in stacks_of_layers(model) for layer in stack]
         # of its own: whether a parameter is trained, which no method may change for the others
         own = {placeholder: _frozen(part.detach()) for placeholder, part in parts.items()}
         self._lent = [

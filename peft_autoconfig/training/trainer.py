@@ -18,6 +18,7 @@ from ..tuner.placement import find_layers
 from .checkpoint import Checkpoint
 from .evaluator import Evaluator, SplitName
 from .fit import Fit, Observer
+from .lower_layers import LowerLayers
 from .plan import TrainingPlan
 from .pretrained import Method, Pretrained
 from .team import Team
@@ -69,6 +70,11 @@ class Trainer:
             return pretrained.divided(self._team, self._accelerator.device)
         return pretrained
 
+    @cached_property
+    def _lower_layers(self) -> LowerLayers | None:
+        # layers that are divided have to run in all processes alike
+        return None if self._team.divides else LowerLayers(self.pretrained)
+
     def load(self) -> None:
         """Loads the model and tokenises the data.
 
@@ -115,6 +121,8 @@ class Trainer:
             except RuntimeError as error:
                 self._halve_micro_batch(error)
                 checkpoint.discard()
+                if self._lower_layers is not None:
+                    self._lower_layers.forget()
             # only now, as the error held all that the attempt had
             clear_device_cache(garbage_collection=True)
 
@@ -142,7 +150,7 @@ class Trainer:
         """
         team = Team() if alone else self._team
         size = self.micro_batch_size or self._plan.batch_size
-        evaluator = Evaluator(self._accelerator, self._task, self._batch, size)
+        evaluator = Evaluator(self._accelerator, self._task, self._batch, size, self._lower_layers)
         with team.attempt():
             return evaluator(model, split, self.examples(split), rows, team)
 

@@ -36,7 +36,7 @@ from .modules import (
 )
 from .site import Site
 
-__all__ = ["LayerPlaces", "find_layers", "stacked_layers"]
+__all__ = ["LayerPlaces", "find_layers", "stacks_of_layers"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def find_layers(model: nn.Module) -> list[LayerPlaces]:
     return places
 
 
-def stacked_layers(model: nn.Module) -> list[nn.Module]:
-    """Returns the layers of all stacks of ``model``, in the order of `find_layers`."""
-    return [layer for stack, _ in _find_stacks(model) for layer in stack.module.children()]
+def stacks_of_layers(model: nn.Module) -> list[list[nn.Module]]:
+    """Returns the layers of each stack of ``model``, in the order of `find_layers`."""
+    return [[*stack.module.children()] for stack, _ in _find_stacks(model)]
 
 
 def _find_stacks(model: nn.Module) -> list[tuple[Found, int]]:
