@@ -3,7 +3,9 @@ import dataclasses
 import gc
 import json
 import math
+import multiprocessing
 import weakref
+from concurrent.futures import ProcessPoolExecutor
 
 import optuna
 import pytest
@@ -48,6 +50,20 @@ def test_equal_seeds_give_equal_bits_whatever_came_before(training):
     assert (first.score, first.loss) == (again.score, again.loss)
     fresh = Training(training.pretrained.name, training.task, PLAN)(CONFIG, learning_rate=1e-2)
     assert (first.score, first.loss) == (fresh.score, fresh.loss)
+
+
+def outcome_of(folder, task):
+    outcome = Training(folder, task, PLAN)(CONFIG, learning_rate=1e-2)
+    return outcome.score, outcome.loss
+
+
+def test_a_long_lived_worker_gives_the_bits_of_a_fresh_process(training):
+    for method in (CONFIG, LoraConfig(r=2), LINEAR_PROBE, FULL_FINE_TUNING):
+        training(method, learning_rate=1e-2)
+    last = training(CONFIG, learning_rate=1e-2)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as fresh:
+        asked = fresh.submit(outcome_of, training.pretrained.name, training.task)
+    assert asked.result() == (last.score, last.loss)
 
 
 def test_seeds_differ(training):
