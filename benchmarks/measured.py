@@ -21,6 +21,7 @@ CURVES = {
     "tpe": "TPE",
     "random": "random",
     "nsga3": "NSGA-III",
+    "published": "the paper's",
     "mutation": "AutoPEFT's release",
 }
 DEPTH = 24  # layers of the curves

@@ -1,4 +1,4 @@
-"""From stored searches to results/summary.json, results/table.md and results/anytime.svg.
+"""From stored searches to results/summary.json, results/anytime.svg and the tables of README.md.
 
 What has not been run is null in the summary and a dash in the table. A mean is taken over the
 instances of a cell, in brackets where fewer came so far; its interval is 1.96 standard errors.
@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import wilcoxon
 
-RESULTS = Path(__file__).parent / "results"
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+MARK = "<!-- tables, written by summarise.py -->"
 MARKS = (20, 40, 60, 100, 200)
-PAIRED = (60, 100)  # where methods are compared with ours
+PAIRED = (60, 100, 200)  # where methods are compared with ours
 DEPTH = 24  # of the goals
 DIMENSIONS = {"redundant": 4, "by_part": 3, "synergy": 3}  # beside the layers
 
@@ -24,10 +26,12 @@ Records = dict[str, list[dict]]
 
 
 def summarise(records: Records) -> None:
-    """Writes all three files."""
+    """Writes all three."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "summary.json").write_text(json.dumps(summary(records), indent=1) + "\n")
-    (RESULTS / "table.md").write_text(table(records))
+    readme = FOLDER / "README.md"
+    text = readme.read_text(encoding="utf-8").split(MARK)[0]
+    readme.write_text(f"{text}{MARK}\n\n{table(records)}", encoding="utf-8")
     plot(records)
 
 
@@ -58,14 +62,14 @@ def table(records: Records) -> str:
     for layers, q in sorted(cells):
         columns = [*map(str, MARKS), "instances", *(f"ours ahead at {mark}" for mark in PAIRED)]
         parts += [
-            f"### {layers} layers, q = {q}",
+            f"**{layers} layers, q = {q}**",
             "",
             f"| method | {' | '.join(columns)} | CPU s per proposal |",
             "|---|" + "---|" * (len(columns) + 1),
         ]
         rows = {method: row(records, method, layers, q) for method in records}
         parts += [line for line in rows.values() if line] + [""]
-    return "\n".join(parts)
+    return "\n".join(parts[:-1]) + "\n"
 
 
 def row(records: Records, method: str, layers: int, q: int) -> str | None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from optimisers import lines as samplers_on_tables
 from table import DEFAULT_BATCH_SIZE, Table, fidelity_folder
 
 FOLDER = Path(__file__).parent
@@ -53,6 +54,10 @@ def main() -> None:
                 f"| {config.lora_rank} | {where} | {run.learning_rate:g} |"
             )
         lines += ["", rates(table)]
+    found = results / "optimisers.json"
+    if found.exists():
+        lines += ["", "**Samplers on the tables**, written by `optimisers.py`:", ""]
+        lines += samplers_on_tables(json.loads(found.read_text()))
     readme = FOLDER / "README.md"
     text = readme.read_text(encoding="utf-8").split(MARK)[0]
     readme.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
