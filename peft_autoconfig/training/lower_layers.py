@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ..tuner.placement import stacks_of_layers
 from .pretrained import Pretrained
@@ -103,11 +102,12 @@ class LowerLayers:
 
         None, if something that may come before them is not, or changes by being run.
         """
-        if not self.is_exact or any(isinstance(module, _NormBase) for module in model.modules()):
+        if not self.is_exact or any(hasattr(module, "running_mean") for module in model.modules()):
             return 0
         layered = {id(p) for stack in stacks for layer in stack for p in layer.parameters()}
+        harmless = layered | self._shared
         for name, parameter in model.named_parameters():
-            if id(parameter) not in layered | self._shared and not self._pretrained.in_head(name):
+            if id(parameter) not in harmless and not self._pretrained.in_head(name):
                 return 0
         changed = (
             number
