@@ -115,7 +115,7 @@ def summarise() -> None:
         "speedup_vs_trainer_padded": _total(records, "trainer_padded"),
         "speedup_vs_trainer_dynamic": _total(records, "trainer_dynamic"),
         "speedup_vs_trainer_search": _total(records, "trainer_search"),
-        "gpu_parallel_speedup": None,  # no GPU was at hand
+        "gpu_parallel_speedup": _parallel_speedup(),
     }
     replayed = HERE.parent / "fidelity" / "results" / "summary.json"
     share = json.loads(replayed.read_text())["cost_fraction"]
@@ -135,6 +135,14 @@ def _total(records: list[dict[str, Any]], mode: str) -> float | None:
         ]
         factor *= by_mode[0] / by_mode[1]
     return round(factor ** (1 / len(tasks)), 2) if tasks else None
+
+
+def _parallel_speedup() -> float | None:
+    """Returns the most that `parallel.py` saw on a GPU; None where it has not been run on one."""
+    file = RESULTS / "parallel-cuda.json"
+    if not file.exists():
+        return None
+    return float(max(row["speedup"] for row in json.loads(file.read_text())["rows"]))
 
 
 def main() -> None:
