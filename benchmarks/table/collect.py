@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from table import DEFAULT_BATCH_SIZE, Run, Table, table_space
+from table import DEFAULT_BATCH_SIZE, Run, Table, fidelity_folder, table_space
 
 from peft_autoconfig.errors import TrainingError
 from peft_autoconfig.tasks import load_task
@@ -34,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--trainings", type=int, default=120, help="per task")
     add("--max-steps", type=int, default=96, help="optimiser steps of each")
+    add("--batch-size", type=int, default=DEFAULT_BATCH_SIZE, help="examples of a step")
     add("--max-dev-examples", type=int, default=400)
     add("--hours", type=float, default=24.0, help="stop after so long")
     add("--shard", default="0/1", help="this process of so many, such as 1/4")
@@ -110,11 +111,12 @@ def train(
 
 def collect(task_name: str, arguments: argparse.Namespace, deadline: float) -> None:
     shard, num_shards = map(int, arguments.shard.split("/"))
-    file = arguments.output / f"{task_name}-{shard}.jsonl"
+    file = fidelity_folder(arguments.output, arguments.batch_size) / f"{task_name}-{shard}.jsonl"
     training = training_of(
         task_name,
         arguments,
         steps=arguments.max_steps,
+        batch_size=arguments.batch_size,
         max_dev_examples=arguments.max_dev_examples,
     )
     space = table_space(training.model_config)
@@ -146,7 +148,6 @@ def default_model() -> str:
 
 def main() -> None:
     arguments = parse_arguments()
-    arguments.output.mkdir(parents=True, exist_ok=True)
     # twice as fast as float32 where the processor has it; the same on a GPU
     os.environ.setdefault("ACCELERATE_MIXED_PRECISION", "bf16")
     deadline = time.time() + 3600 * arguments.hours
