@@ -1,9 +1,9 @@
-"""Writes README's picture and table of what was measured, from the results of every benchmark.
+"""Writes the picture and the table of what was measured, from the results of every benchmark.
 
     python benchmarks/measured.py
 
-Between its marks README holds what this script makes of the files under `*/results`; a test fails
-when they disagree.
+Between its marks README holds what this script makes of the files under `*/results`, and so does
+docs/results.md; a test fails when they disagree.
 """
 
 import json
@@ -12,8 +12,13 @@ from pathlib import Path
 from statistics import mean
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
-PICTURE = HERE.parent / "docs" / "assets" / "measured.svg"
+ROOT = HERE.parent
+# where the table stands, and how it names the folder of a benchmark there
+PAGES = {
+    ROOT / "README.md": "[`{0}`](benchmarks/{0})",
+    ROOT / "docs" / "results.md": "`benchmarks/{0}`",
+}
+PICTURE = ROOT / "docs" / "assets" / "measured.svg"
 BEGIN, END = "<!-- written by benchmarks/measured.py -->", "<!-- until here -->"
 CURVES = {
     "ours": "ours",
@@ -28,20 +33,18 @@ DEPTH = 24  # layers of the curves
 
 
 def main() -> None:
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    README.write_text(f"{before}{block()}{after}", encoding="utf-8")
+    for page, link in PAGES.items():
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        page.write_text(f"{before}{block(link)}{after}", encoding="utf-8")
     draw()
 
 
-def block() -> str:
-    """Returns what stands in README, marks and all."""
+def block(link: str) -> str:
+    """Returns what stands on a page, marks and all; ``link`` is the form of a benchmark's name."""
     rows = [*sampler_rows(), *headline_rows(), *cost_rows()]
     lines = [BEGIN, "| what | measured | by |", "|---|---|---|"]
-    lines += [
-        f"| {what} | {figure} | [`{folder}`](benchmarks/{folder}) |"
-        for what, figure, folder in rows
-    ]
+    lines += [f"| {what} | {figure} | {link.format(folder)} |" for what, figure, folder in rows]
     return "\n".join([*lines, END])
 
 

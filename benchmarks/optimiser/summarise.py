@@ -100,6 +100,7 @@ def plot(records: Records) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["svg.hashsalt"] = "anytime"  # the same file each time
     depths = sorted({r["layers"] for found in records.values() for r in found})
     if not depths:
         return

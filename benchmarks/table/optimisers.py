@@ -170,6 +170,7 @@ def plot(records: list[dict]) -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["svg.hashsalt"] = "tables"  # the same file each time
     tasks = list(dict.fromkeys(r["task"] for r in records))
     size = (3.6 * len(tasks), 3.2 * len(TRUTHS))
     figure, axes = pyplot.subplots(len(TRUTHS), len(tasks), figsize=size, squeeze=False)
